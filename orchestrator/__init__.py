@@ -1,0 +1,1 @@
+"""The laptop's half: config, plan, connection, sync, pull, grading, ledger, command line."""

@@ -1,0 +1,120 @@
+"""Every error a user can meet, and the exit code of each. Codes are never renumbered.
+
+TrainshedError
++-- UsageError              2   options, names or arguments are wrong; nothing was done
+|   +-- ConfigError         2   a file is wrong: says file, line, expected and found
++-- ConnectError            3   never got through
+|   +-- HostKeyUnknown      3   a machine seen for the first time, and nobody to ask
+|   +-- HostKeyChanged      3   not the machine we knew
+|   +-- LoginRefused        3   reached, but not let in
+|   +-- NoPython            5   let in, but there is no Python the agent can use
++-- ConnectionLost          4   got through, then lost the line; safe to repeat
++-- Refused                 5   the VM's side said no: disk, Python, GPU, store
+|   +-- AgentBroken         5   the agent answered what it must not; a bug or a damaged line
++-- ModelDamaged            5   bytes that came do not match the VM's sha256
++-- RunFailed               1   a run ended badly
++-- GradeBelow              1   a grade is below what was asked, or a model is not ready
++-- LedgerError             2   the local record cannot be read or written
++-- Interrupted           130   the user pressed Ctrl-C; runs on the VM go on
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrainshedError(Exception):
+    """A fact the user can act on.
+
+    Args:
+        message: what happened; lower case, real names and values, no full stop.
+        cause: why, where it is known and is not an exception's text.
+        fix: what the user can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, cause: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.fix = fix
+
+    def render(self) -> str:
+        """The text for the terminal: error, cause and fix, each on its line."""
+        cause = self.cause
+        if not cause and self.__cause__ is not None:
+            cause = f"{type(self.__cause__).__name__}: {self.__cause__}"
+        lines = [f"error: {self}"]
+        if cause:
+            lines.append(f"cause: {cause}")
+        if self.fix:
+            lines.append(f"fix:   {self.fix}")
+        return "\n".join(lines)
+
+
+class UsageError(TrainshedError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class ConnectError(TrainshedError):
+    exit_code = 3
+
+
+class HostKeyUnknown(ConnectError):
+    pass
+
+
+class HostKeyChanged(ConnectError):
+    pass
+
+
+class LoginRefused(ConnectError):
+    pass
+
+
+class NoPython(ConnectError):
+    exit_code = 5
+
+
+class ConnectionLost(TrainshedError):
+    exit_code = 4
+    retryable = True
+
+
+class Refused(TrainshedError):
+    """The VM's side said no. `code` is the protocol's word for why."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, code: str = "", cause: str = "", fix: str = "") -> None:
+        super().__init__(message, cause=cause, fix=fix)
+        self.code = code
+
+
+class AgentBroken(Refused):
+    pass
+
+
+class ModelDamaged(TrainshedError):
+    exit_code = 5
+
+
+class RunFailed(TrainshedError):
+    exit_code = 1
+
+
+class GradeBelow(TrainshedError):
+    exit_code = 1
+
+
+class LedgerError(TrainshedError):
+    exit_code = 2
+
+
+class Interrupted(TrainshedError):
+    exit_code = 130

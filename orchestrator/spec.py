@@ -1,0 +1,126 @@
+"""What the config says, once parsed: remotes, jobs and the workspace. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+
+MODEL_SUFFIXES = (".h5", ".hdf5", ".keras")
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a remote costs while it is on.
+
+    Attributes:
+        per_hour: in `currency`.
+        currency: ISO 4217 code, three capitals.
+        disk_per_hour: what the disk costs even when the machine is off, where the user said it.
+    """
+
+    per_hour: Decimal
+    currency: str = "USD"
+    disk_per_hour: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Which Python runs the jobs, and with what.
+
+    Attributes:
+        python: an interpreter on the VM, by name or path.
+        requirements: a file of the workspace; a virtual environment is built from it, cached by
+            its digest. Without it jobs run with `python` as it is.
+    """
+
+    python: str = "python3"
+    requirements: str | None = None
+
+
+@dataclass(frozen=True)
+class CloudSpec:
+    """Where the machine is rented; kept for starting and stopping it.
+
+    Attributes:
+        provider: the cloud's name, `azure` for one.
+        options: the provider's own keys, sorted by key.
+    """
+
+    provider: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A named machine: how to reach it and what it costs.
+
+    Attributes:
+        host: an address, or an alias of ~/.ssh/config.
+        user, port, key: override what ~/.ssh/config says; None leaves it to that.
+        gpus: how many GPU slots it has; None asks the driver; 0 is a machine that trains on its CPU.
+        price: None when the user did not say; then every cost is `unknown`.
+    """
+
+    name: str
+    host: str
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    gpus: int | None = None
+    price: Price | None = None
+    env: EnvSpec = EnvSpec()
+    cloud: CloudSpec | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run, and what must come back.
+
+    Attributes:
+        name: the category's name, also what the user types.
+        command: one line for /bin/sh, executed in the workspace's root on the VM.
+        outputs: paths or globs below the workspace's root.
+        data: folders that are sent once and shared read-only between runs.
+        gpus: GPU slots the job needs; ignored on a remote with `gpus: 0`.
+        time_limit_s: None for no limit.
+        metrics: whether the Keras callback is added.
+        env: overrides the remote's, where given.
+    """
+
+    name: str
+    command: str
+    outputs: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    gpus: int = 1
+    time_limit_s: float | None = None
+    metrics: bool = True
+    env: EnvSpec | None = None
+
+    @property
+    def model(self) -> PurePosixPath | None:
+        """The output that is the model to be graded: the first with a Keras suffix."""
+        for output in self.outputs:
+            if output.endswith(MODEL_SUFFIXES) and not set("*?[") & set(output):
+                return PurePosixPath(output)
+        return None
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The category's folder: the model's, else one with the job's name."""
+        model = self.model
+        return model.parent if model is not None else PurePosixPath(self.name)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with a `train.yaml`."""
+
+    root: Path
+    jobs: tuple[Job, ...] = ()
+    remotes: tuple[Remote, ...] = field(default=())
+
+    @property
+    def state(self) -> Path:
+        """Where the tool keeps what it knows of this workspace; never synced."""
+        return self.root / ".train"

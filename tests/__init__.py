@@ -1,0 +1,1 @@
+"""The tests, cheapest first; `make test` runs them all."""
