@@ -1,1 +1,1 @@
-"""The VM's half: agent, supervisor and store. Sent over SSH as it is; standard library only, Python 3.8+."""
+"""The VM's half: agent, supervisor, store. Sent as it is; standard library only, Python 3.8+."""

@@ -1,0 +1,52 @@
+"""Writing files so that a reader, a crash or a full disk never shows half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name nobody else uses, in the folder of `path`.
+
+    The same folder, because rename is only atomic within one file system. Short and independent
+    of the name it stands for, which may already be as long as a name can be.
+    """
+    return path.with_name(f".tmp-{secrets.token_hex(8)}")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Make `content` the whole content of `path`, or leave `path` as it was.
+
+    A reader never sees a half-written file. After return the new content survives a power cut, as
+    far as the file system keeps fsync's promise.
+
+    Raises:
+        OSError: no space, no permission; `path` is then unchanged and no temporary file is left.
+
+    Source: rename(2) and fsync(2), Linux man-pages.
+    """
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink() if temporary.exists() else None
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut, where the system can do that."""
+    # Windows cannot open a folder; NTFS journals the rename by itself.
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,120 @@
+"""Records as JSON: frozen dataclasses written and read back, with every type checked.
+
+One codec serves the wire and the files on the VM, so that neither side handles untyped data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+import typing
+from typing import Any, Dict, Type, TypeVar, Union
+
+Record = TypeVar("Record")
+
+_LARGEST = sys.float_info.max
+
+
+class Malformed(ValueError):
+    """Data that is not the record it should be: says where, what was expected, what was found."""
+
+
+def encode(record: object) -> Dict[str, Any]:
+    """The record as plain JSON values, by field name; enums by their value."""
+    assert dataclasses.is_dataclass(record)
+    return {field.name: _plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+
+
+def decode(cls: Type[Record], data: object, where: str = "") -> Record:
+    """The record of type `cls` in `data`.
+
+    Fields with a default may be absent, and unknown keys are ignored: a newer version of the
+    other side may know more than this one.
+
+    Raises:
+        Malformed: a field is missing or has the wrong type.
+    """
+    where = where or cls.__name__
+    if not isinstance(data, dict):
+        raise Malformed(f"{where}: expected an object, found {_kind(data)}")
+    types = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # cls is a dataclass
+        if field.name in data:
+            values[field.name] = _value(
+                types[field.name], data[field.name], f"{where}.{field.name}"
+            )
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise Malformed(f"{where}.{field.name}: missing")
+    return cls(**values)
+
+
+def to_bytes(record: object) -> bytes:
+    """The record as one line of ASCII JSON."""
+    return json.dumps(encode(record), ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+
+
+def from_bytes(cls: Type[Record], data: bytes) -> Record:
+    """Undo `to_bytes`.
+
+    Raises:
+        Malformed: not JSON, or not such a record.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{cls.__name__}: not JSON") from error
+    return decode(cls, value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value):
+        return encode(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _value(kind: Any, data: object, where: str) -> object:  # noqa: ANN401  # a type hint is any object
+    origin = typing.get_origin(kind)
+    if origin is Union:
+        if data is None:
+            return None
+        (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))
+        return _value(inner, data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise Malformed(f"{where}: expected a list, found {_kind(data)}")
+        inner = typing.get_args(kind)[0]
+        return tuple(_value(inner, item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise Malformed(f"{where}: expected an object, found {_kind(data)}")
+        inner = typing.get_args(kind)[1]
+        return {key: _value(inner, item, f"{where}.{key}") for key, item in data.items()}
+    if dataclasses.is_dataclass(kind):
+        return decode(typing.cast("Type[object]", kind), data, where)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        try:
+            return kind(data)
+        except ValueError as error:
+            raise Malformed(f"{where}: unknown value {str(data)[:80]!r}") from error
+    # bool is an int to isinstance, hence the exact types; a whole float may arrive as an int.
+    if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
+        # Compared before it is converted: an int may be larger than any float.
+        if -_LARGEST <= data <= _LARGEST:
+            return float(data)
+        raise Malformed(f"{where}: expected a finite number, found {_kind(data)}")
+    if kind is float or type(data) is not kind:
+        raise Malformed(f"{where}: expected {kind.__name__}, found {_kind(data)}")
+    return data
+
+
+def _kind(data: object) -> str:
+    return "null" if data is None else f"{type(data).__name__} {str(data)[:40]!r}"

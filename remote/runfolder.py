@@ -1,0 +1,159 @@
+"""A run on the VM: the records in its folder, the names of its files, and who may write each."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class State(enum.Enum):
+    """A run's states, in the order in which they can come; written by its supervisor only."""
+
+    QUEUED = "queued"
+    SETTING_UP = "setting-up"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed-out"
+    SETUP_FAILED = "setup-failed"
+
+    @property
+    def final(self) -> bool:
+        return self not in (State.QUEUED, State.SETTING_UP, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder shared read-only between runs: where it stands in the tree, and its digest."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to execute. Written once by the agent, before the supervisor starts.
+
+    Attributes:
+        tree: digest of the snapshot.
+        command: for /bin/sh, with the tree as working directory.
+        outputs: paths or globs in the tree.
+        gpus: slots it needs.
+        slots: GPU slots the machine has, as the user declared; None asks the driver.
+        grace_s: between the warning signal and the kill.
+        python: the interpreter `python` means for the command, or the base of its environment.
+        requirements: a file of the tree to build an environment from; empty for none.
+    """
+
+    run_id: str
+    job: str
+    tree: str
+    command: str
+    outputs: Tuple[str, ...] = ()
+    data: Tuple[DataFolder, ...] = ()
+    gpus: int = 1
+    slots: Optional[int] = None
+    time_limit_s: Optional[float] = None
+    grace_s: float = 30.0
+    python: str = "python3"
+    requirements: str = ""
+    params: Dict[str, str] = field(default_factory=dict)
+    metrics: bool = True
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands. Times are ISO 8601 UTC, of the VM's clock.
+
+    Attributes:
+        boot_id: of the boot in which it was written; another one now means the VM restarted.
+        exit_code: of the command; None if it did not run or a signal ended it.
+        signal: that ended the command.
+        reason: one line for the user, when there is more to say.
+    """
+
+    state: State
+    queued_at: str
+    boot_id: str = ""
+    setting_up_at: Optional[str] = None
+    running_at: Optional[str] = None
+    ended_at: Optional[str] = None
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An output file, as the VM hashed it after the run's end."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    files: Tuple[Artifact, ...]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. The agent makes the folder by rename, with `request` in it; all else
+    is the supervisor's, but `cancel`, which the agent adds.
+    """
+
+    path: Path
+
+    @property
+    def request(self) -> Path:
+        return self.path / "request.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def usage(self) -> Path:
+        return self.path / "usage.jsonl"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts.json"
+
+    @property
+    def tree(self) -> Path:
+        return self.path / "tree"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the supervisor for as long as it lives."""
+        return self.path / "lock"
+
+    @property
+    def cancel(self) -> Path:
+        return self.path / "cancel"
+
+    @property
+    def package(self) -> Path:
+        """The `remote` package this run's supervisor and launcher are made of."""
+        return self.path / "remote.zip"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` can name a run, and so a folder."""
+    return _RUN_ID.fullmatch(text) is not None

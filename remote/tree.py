@@ -1,0 +1,141 @@
+"""A file tree as data: its entries, its canonical bytes, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import Dict, Mapping
+
+FILE = "file"
+LINK = "link"
+
+# Linux: NAME_MAX and PATH_MAX, in bytes.
+NAME_LIMIT_BYTES = 255
+PATH_LIMIT_BYTES = 4000
+# 2**53 is where other JSON readers stop being exact; no file here is larger.
+SIZE_LIMIT_BYTES = 2**53
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class BadTree(ValueError):
+    """A manifest that names what a tree of ours cannot hold. The text says which entry and why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file or symbolic link of a tree.
+
+    Attributes:
+        kind: FILE or LINK.
+        sha256: of the content, 64 hex digits; empty for a link.
+        target: where a link points, relative to its own folder; empty for a file.
+    """
+
+    kind: str
+    size_bytes: int
+    sha256: str
+    executable: bool
+    target: str = ""
+
+
+Tree = Dict[str, Entry]
+"""Entries by path: relative, separated by `/`, no empty folder."""
+
+
+def encode_tree(tree: Mapping[str, Entry]) -> bytes:
+    """The canonical bytes of a tree: equal trees give equal bytes, on every machine."""
+    rows = [
+        [path, e.kind, e.size_bytes, e.sha256, e.executable, e.target]
+        for path, e in sorted(tree.items())
+    ]
+    return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def tree_digest(tree: Mapping[str, Entry]) -> str:
+    """sha256 of the canonical bytes."""
+    return hashlib.sha256(encode_tree(tree)).hexdigest()
+
+
+def decode_tree(data: bytes) -> Tree:
+    """The tree in `data`, every entry checked.
+
+    Raises:
+        BadTree: not the form of `encode_tree`, a name that leaves the tree, a link that does, a
+            path that is both file and folder, or the same path twice.
+    """
+    try:
+        rows = json.loads(data)
+    except ValueError as error:
+        raise BadTree("not JSON") from error
+    if not isinstance(rows, list):
+        raise BadTree("not a list of entries")
+    tree: Tree = {}
+    for row in rows:
+        path, entry = _decode_row(row)
+        if path in tree:
+            raise BadTree(f"{path!r} stands twice")
+        tree[path] = entry
+    for path in tree:
+        folder = posixpath.dirname(path)
+        while folder:
+            if folder in tree:
+                raise BadTree(f"{folder!r} is a {tree[folder].kind} and a folder at once")
+            folder = posixpath.dirname(folder)
+    return tree
+
+
+def check_path(path: str) -> None:
+    """Accept a relative path of plain names, else say what is wrong with it.
+
+    Raises:
+        BadTree: absolute, empty, `.` or `..` parts, NUL, or longer than Linux takes.
+    """
+    raw = path.encode("utf-8", "surrogateescape")
+    if not path or path.startswith("/"):
+        raise BadTree(f"{path[:80]!r} is not a relative path")
+    if len(raw) > PATH_LIMIT_BYTES:
+        raise BadTree(f"{path[:80]!r}... is longer than {PATH_LIMIT_BYTES} bytes")
+    if "\0" in path:
+        raise BadTree(f"{path[:80]!r} holds a NUL")
+    for name in path.split("/"):
+        if name in ("", ".", ".."):
+            raise BadTree(f"{path[:80]!r} is not made of plain names")
+        if len(name.encode("utf-8", "surrogateescape")) > NAME_LIMIT_BYTES:
+            raise BadTree(f"{name[:80]!r}... is longer than {NAME_LIMIT_BYTES} bytes")
+
+
+def link_leaves(path: str, target: str) -> bool:
+    """Whether a link at `path` to `target` points out of the tree, read as text alone."""
+    if not target or target.startswith("/"):
+        return True
+    resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return resolved == ".." or resolved.startswith("../")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is 64 lower-case hex digits."""
+    return len(text) == 64 and _HEX.issuperset(text)
+
+
+def _decode_row(row: object) -> tuple[str, Entry]:
+    if not (isinstance(row, list) and len(row) == 6):
+        raise BadTree("an entry is not a list of six")
+    path, kind, size_bytes, sha256, executable, target = row
+    # bool is an int to isinstance, hence the exact types.
+    if [type(part) for part in row] != [str, str, int, str, bool, str]:
+        raise BadTree(f"entry {str(path)[:80]!r} has a part of the wrong type")
+    try:
+        check_path(path)
+    except UnicodeEncodeError as error:
+        raise BadTree(f"{path[:80]!r} is no file name") from error
+    if kind == LINK:
+        if sha256 or size_bytes or executable or "\0" in target or link_leaves(path, target):
+            raise BadTree(f"link {path[:80]!r} points to {target[:80]!r}, outside the tree")
+    elif kind != FILE or target or not is_digest(sha256):
+        raise BadTree(f"entry {path[:80]!r} is neither a file nor a link")
+    elif not 0 <= size_bytes < SIZE_LIMIT_BYTES:
+        raise BadTree(f"{path[:80]!r} has the size {size_bytes}")
+    return path, Entry(kind, size_bytes, sha256, executable, target)
