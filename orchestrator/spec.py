@@ -32,10 +32,16 @@ class EnvSpec:
         python: an interpreter on the VM, by name or path.
         requirements: a file of the workspace; a virtual environment is built from it, cached by
             its digest. Without it jobs run with `python` as it is.
+
+    What is None here is left to the remote's, and in the end to `python3` as it is.
     """
 
-    python: str = "python3"
+    python: str | None = None
     requirements: str | None = None
+
+    def over(self, other: EnvSpec) -> EnvSpec:
+        """This one, with what it leaves open taken from `other`."""
+        return EnvSpec(self.python or other.python, self.requirements or other.requirements)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Remote:
     Attributes:
         host: an address, or an alias of ~/.ssh/config.
         user, port, key: override what ~/.ssh/config says; None leaves it to that.
-        gpus: how many GPU slots it has; None asks the driver; 0 is a machine that trains on its CPU.
+        gpus: how many GPU slots it has; None asks the driver; 0 trains on the CPU.
         price: None when the user did not say; then every cost is `unknown`.
     """
 
@@ -71,6 +77,11 @@ class Remote:
     price: Price | None = None
     env: EnvSpec = EnvSpec()
     cloud: CloudSpec | None = None
+
+    @property
+    def python(self) -> str:
+        """The interpreter that the agent runs with, and jobs that name no other."""
+        return self.env.python or "python3"
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class Job:
         gpus: GPU slots the job needs; ignored on a remote with `gpus: 0`.
         time_limit_s: None for no limit.
         metrics: whether the Keras callback is added.
-        env: overrides the remote's, where given.
+        env: goes before the remote's, in what it says.
     """
 
     name: str

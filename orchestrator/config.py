@@ -1,0 +1,277 @@
+"""`train.yaml` and `remotes.yaml`: the only module that knows YAML.
+
+Files are read as events, never as objects: nothing in one can make Python construct anything, and
+its size is bounded before it is followed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator import home
+from orchestrator.errors import ConfigError, UsageError
+from orchestrator.node import Items, Node, Pairs, Scalar, Wrong
+from orchestrator.schema import read_config
+from orchestrator.spec import EnvSpec, Remote, Workspace
+
+FILE_NAME = "train.yaml"
+SIZE_LIMIT_BYTES = 1 << 20
+DEPTH_LIMIT = 20
+ALIAS_LIMIT = 50
+# Of nodes once every alias is written out: what a reader walks through.
+NODE_LIMIT = 10_000
+
+_KINDS = {
+    "tag:yaml.org,2002:int": "number",
+    "tag:yaml.org,2002:float": "number",
+    "tag:yaml.org,2002:bool": "switch",
+    "tag:yaml.org,2002:null": "nothing",
+    "tag:yaml.org,2002:timestamp": "date",
+}
+
+
+def load_workspace(folder: Path) -> Workspace:
+    """The workspace that `folder` is in: the nearest `train.yaml`, here or above.
+
+    Its remotes are those the file names; what it leaves unsaid of one comes from the user's remote
+    of the same name.
+
+    Raises:
+        UsageError: there is none.
+        ConfigError: the file is wrong.
+    """
+    folder = folder.resolve()
+    for root in (folder, *folder.parents):
+        path = root / FILE_NAME
+        if path.is_file():
+            return parse_workspace(_read(path), path)
+    raise UsageError(
+        f"no {FILE_NAME} in {folder} or a folder above it",
+        fix="go to your workspace, or make one: train init DIR",
+    )
+
+
+def parse_workspace(text: str, path: Path) -> Workspace:
+    """The workspace that `text` says, if it stands in `path`."""
+
+    def known(name: str) -> Remote | None:
+        return {remote.name: remote for remote in load_remotes(home.remotes_file())}.get(name)
+
+    node = _compose(text, path)
+    try:
+        remotes, jobs = read_config(node, ("remotes", "jobs"), known)
+    except Wrong as wrong:
+        raise _config_error(path, wrong) from None
+    return Workspace(path.parent, jobs, remotes)
+
+
+def load_remotes(path: Path) -> tuple[Remote, ...]:
+    """The remotes of a user's file; none when there is no file.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    return parse_remotes(_read(path), path) if path.exists() else ()
+
+
+def parse_remotes(text: str, path: Path) -> tuple[Remote, ...]:
+    """The remotes that `text` says, if it stands in `path`."""
+    node = _compose(text, path)
+    try:
+        return read_config(node, ("remotes",), lambda _: None)[0]
+    except Wrong as wrong:
+        raise _config_error(path, wrong) from None
+
+
+def known_remotes(workspace: Workspace | None) -> tuple[Remote, ...]:
+    """The user's remotes and the workspace's, which go first, by name."""
+    remotes = {remote.name: remote for remote in load_remotes(home.remotes_file())}
+    remotes |= {remote.name: remote for remote in (workspace.remotes if workspace else ())}
+    return tuple(remotes[name] for name in sorted(remotes))
+
+
+def find_remote(workspace: Workspace | None, name: str) -> Remote:
+    """The remote that the user means by `name`.
+
+    Raises:
+        UsageError: there is none; names the known ones and the nearest.
+    """
+    remotes = {remote.name: remote for remote in known_remotes(workspace)}
+    if name in remotes:
+        return remotes[name]
+    near = difflib.get_close_matches(name, remotes, n=1)
+    raise UsageError(
+        f"no remote is named {name!r}",
+        cause=f"the known remotes are {', '.join(remotes)}" if remotes else "no remote is known",
+        fix=f"did you mean {near[0]}?" if near else "train remote add NAME",
+    )
+
+
+def format_remotes(remotes: Iterable[Remote]) -> str:
+    """YAML text that `parse_remotes` turns back into `remotes`."""
+    body = {remote.name: _said(remote) for remote in remotes}
+    return yaml.dump({"remotes": body}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _said(remote: Remote) -> dict[str, Any]:
+    """What differs from the defaults."""
+    price, env, cloud = remote.price, remote.env, remote.cloud
+    said = {
+        "host": remote.host,
+        "user": remote.user,
+        "port": remote.port,
+        "key": remote.key,
+        "gpus": remote.gpus,
+        "price": price and _given(vars(price)),
+        "env": _given(vars(env)) if env != EnvSpec() else None,
+        "cloud": cloud and {"provider": cloud.provider, **dict(cloud.options)},
+    }
+    return _given(said)
+
+
+def _given(pairs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in pairs.items() if value is not None}
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _represent_decimal(dumper: _Dumper, amount: Decimal) -> yaml.ScalarNode:
+    text = f"{amount:f}"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in text else 'int'}", text)
+
+
+_Dumper.add_representer(Decimal, _represent_decimal)
+
+
+def _config_error(path: Path, wrong: Wrong) -> ConfigError:
+    problems = sorted(wrong.problems, key=lambda problem: problem.line)
+    lines = [
+        f"{path}:{problem.line}: {problem.key}{': ' if problem.key else ''}{problem.text}"
+        for problem in problems
+    ]
+    return ConfigError("\n".join(lines))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SIZE_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}") from error
+    if len(content) > SIZE_LIMIT_BYTES:
+        raise ConfigError(f"{path}:1: expected at most {SIZE_LIMIT_BYTES} bytes, found more")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"found the byte 0x{content[error.start]:02x}"
+        raise ConfigError(f"{path}:{line}: expected UTF-8 text, {found}") from error
+
+
+def _compose(text: str, path: Path) -> Node | None:
+    """The one document of `text` as nodes; None when it says nothing."""
+    try:
+        return _Composer(yaml.SafeLoader(text)).document()
+    except _Bound as bound:
+        raise ConfigError(f"{path}:{bound.line}: {bound}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        problem = str(error.problem)
+        if r"'\t'" in problem:
+            problem = "expected spaces, found a tab"
+        raise ConfigError(f"{path}:{line}: {problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        found = f"found the character U+{ord(text[error.position]):04X}"
+        raise ConfigError(f"{path}:{line}: expected printable text, {found}") from error
+
+
+class _Bound(Exception):
+    """YAML that is more than a config needs."""
+
+    def __init__(self, event: yaml.Event, text: str) -> None:
+        super().__init__(text)
+        mark: Any = event.start_mark
+        self.line: int = mark.line + 1
+
+
+class _Composer:
+    def __init__(self, loader: yaml.SafeLoader) -> None:
+        # Any: types-PyYAML leaves the methods below untyped.
+        self._loader: Any = loader
+        # With what they count for: themselves and all that is in them.
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._nodes = 0
+        self._aliases = 0
+
+    def document(self) -> Node | None:
+        self._loader.get_event()  # the stream's start
+        if self._loader.check_event(yaml.StreamEndEvent):
+            return None
+        self._loader.get_event()  # the document's start
+        node = self._node(0)
+        self._loader.get_event()  # the document's end
+        if not self._loader.check_event(yaml.StreamEndEvent):
+            raise _Bound(self._loader.peek_event(), "expected one document, found a second")
+        # `---` or comments alone.
+        return None if node == Scalar("", "nothing", node.line) else node
+
+    def _node(self, depth: int) -> Node:
+        event = self._loader.get_event()
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        before = self._nodes
+        self._count(event, 1)
+        if depth > DEPTH_LIMIT:
+            raise _Bound(event, f"expected at most {DEPTH_LIMIT} levels, found more")
+        if event.tag is not None:
+            raise _Bound(event, f"expected plain values, found the tag {event.tag!r}")
+        node: Node
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.ScalarEvent):
+            tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+            node = Scalar(event.value, _KINDS.get(tag, "text"), line)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not self._loader.check_event(yaml.SequenceEndEvent):
+                items.append(self._node(depth + 1))
+            self._loader.get_event()
+            node = Items(tuple(items), line)
+        else:
+            pairs = []
+            while not self._loader.check_event(yaml.MappingEndEvent):
+                at = self._loader.peek_event()
+                key = self._node(depth + 1)
+                if not isinstance(key, Scalar):
+                    raise _Bound(at, "expected a single value as a key, found a list or mapping")
+                pairs.append((key, self._node(depth + 1)))
+            self._loader.get_event()
+            node = Pairs(tuple(pairs), line)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (node, self._nodes - before)
+        return node
+
+    def _alias(self, event: yaml.AliasEvent) -> Node:
+        self._aliases += 1
+        if self._aliases > ALIAS_LIMIT:
+            raise _Bound(event, f"expected at most {ALIAS_LIMIT} aliases, found more")
+        # An anchor that is still being read is not there yet: nothing can hold itself.
+        if event.anchor not in self._anchors:
+            raise _Bound(event, f"expected an anchor &{event.anchor} before, found none")
+        node, size = self._anchors[event.anchor]
+        self._count(event, size)
+        return node
+
+    def _count(self, event: yaml.Event, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > NODE_LIMIT:
+            raise _Bound(event, f"expected at most {NODE_LIMIT} values, found more")

@@ -1,0 +1,241 @@
+"""From the nodes of a config file to remotes and jobs. Pure: no YAML library, no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from itertools import permutations
+from pathlib import PurePosixPath
+
+from orchestrator.duration import parse_duration
+from orchestrator.node import (
+    Node,
+    Pairs,
+    Problem,
+    Reader,
+    Scalar,
+    Wrong,
+    read_fields,
+    read_items,
+    read_named,
+    unlike,
+)
+from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote
+
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
+# ssh would read a host or user that starts with a dash as an option.
+_WORD = re.compile(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*")
+_GLOB = frozenset("*?[")
+
+
+def read_config(
+    node: Node | None, sections: Sequence[str], known: Callable[[str], Remote | None]
+) -> tuple[tuple[Remote, ...], tuple[Job, ...]]:
+    """The remotes and jobs of a file.
+
+    Args:
+        node: None for a file that says nothing.
+        sections: which of `remotes` and `jobs` the file may hold.
+        known: gives the remote that the file's own of this name adds to, key by key.
+
+    Raises:
+        Wrong: with every problem of the file.
+    """
+    if node is None:
+        return (), ()
+
+    def read_remote(name: str, node: Node, key: str) -> Remote:
+        return _remote(name, node, key, known(name))
+
+    readers: dict[str, Reader] = {
+        "remotes": partial(read_named, read=read_remote),
+        "jobs": partial(read_named, read=_job),
+    }
+    found = read_fields(node, "", {section: readers[section] for section in sections})
+    return found.get("remotes", ()), found.get("jobs", ())
+
+
+def _remote(name: str, node: Node, key: str, base: Remote | None) -> Remote:
+    readers: dict[str, Reader] = {
+        "host": _word,
+        "user": _word,
+        "port": _port,
+        "key": _line,
+        "gpus": _gpus_or_auto,
+        "price": partial(_price, base=base.price if base else None),
+        "env": partial(_env, base=base.env if base else None),
+        "cloud": _cloud,
+    }
+    found = read_fields(node, key, readers, required=() if base else ("host",))
+    return replace(base, **found) if base else Remote(name, **found)
+
+
+def _job(name: str, node: Node, key: str) -> Job:
+    readers: dict[str, Reader] = {
+        "command": _line,
+        "outputs": _paths,
+        "data": _folders,
+        "gpus": _gpus,
+        "time_limit": _time_limit,
+        "metrics": _switch,
+        "env": partial(_env, base=None),
+    }
+    found = read_fields(node, key, readers, required=("command", "outputs"))
+    if "time_limit" in found:
+        found["time_limit_s"] = found.pop("time_limit")
+    job = Job(name, **found)
+    for output in job.outputs:
+        for folder in job.data:
+            if PurePosixPath(output).is_relative_to(folder):
+                text = (
+                    "expected outputs outside of the data, which runs share read-only, "
+                    f"found {output!r} in {folder!r}"
+                )
+                raise Wrong([Problem(node.line, f"{key}.outputs", text)])
+    return job
+
+
+def _price(node: Node, key: str, base: Price | None) -> Price:
+    readers: dict[str, Reader] = {
+        "per_hour": _amount,
+        "currency": _currency,
+        "disk_per_hour": _amount,
+    }
+    found = read_fields(node, key, readers, required=() if base else ("per_hour",))
+    return replace(base, **found) if base else Price(**found)
+
+
+def _env(node: Node, key: str, base: EnvSpec | None) -> EnvSpec:
+    return replace(
+        base or EnvSpec(), **read_fields(node, key, {"python": _line, "requirements": _path})
+    )
+
+
+def _cloud(node: Node, key: str) -> CloudSpec:
+    # Its keys are the provider's own: all are taken.
+    keys = [name.text for name, _ in node.pairs] if isinstance(node, Pairs) else []
+    found = read_fields(node, key, dict.fromkeys([*keys, "provider"], _scalar), ("provider",))
+    return CloudSpec(found.pop("provider"), tuple(sorted(found.items())))
+
+
+def _scalar(node: Node, key: str) -> str:
+    if not isinstance(node, Scalar) or node.kind == "nothing" or not node.text:
+        raise unlike(node, key, "a single value")
+    return node.text
+
+
+def _line(node: Node, key: str) -> str:
+    """One line of text. A block (`|`, `>`) ends in a line feed that nobody meant."""
+    text = _text_of(node).strip(" \n")
+    if text and _is_text(node) and text.isprintable():
+        return text
+    quoted = " in quotes" if _text_of(node) and not _is_text(node) else ""
+    raise unlike(node, key, f"one line of text{quoted}")
+
+
+def _word(node: Node, key: str) -> str:
+    word = _line(node, key)
+    if not _WORD.fullmatch(word):
+        raise unlike(node, key, "one word that does not start with '-'")
+    return word
+
+
+def _whole(node: Node, key: str, expected: str, low: int, high: int) -> int:
+    if isinstance(node, Scalar) and node.kind == "number" and _WHOLE.fullmatch(node.text):
+        number = int(node.text)
+        if low <= number <= high:
+            return number
+    raise unlike(node, key, expected)
+
+
+def _port(node: Node, key: str) -> int:
+    return _whole(node, key, "a port from 1 to 65535", 1, 65535)
+
+
+def _gpus(node: Node, key: str) -> int:
+    return _whole(node, key, "a number of GPUs, 0 or more", 0, 4096)
+
+
+def _gpus_or_auto(node: Node, key: str) -> int | None:
+    if _text_of(node) == "auto":
+        return None
+    return _whole(node, key, "a number of GPUs, 0 or more, or auto", 0, 4096)
+
+
+def _amount(node: Node, key: str) -> Decimal:
+    """Exact: made of the text, never of a float."""
+    if isinstance(node, Scalar) and node.kind == "number" and _AMOUNT.fullmatch(node.text):
+        amount = Decimal(node.text)
+        if amount > 0:
+            return amount
+    raise unlike(node, key, "an amount above 0 such as 0.50 (leave an unknown price out)")
+
+
+def _currency(node: Node, key: str) -> str:
+    text = _text_of(node)
+    if not re.fullmatch("[A-Z]{3}", text):
+        raise unlike(node, key, "a currency of three capitals such as USD")
+    return text
+
+
+def _time_limit(node: Node, key: str) -> float | None:
+    text = _text_of(node)
+    if text == "none" or (isinstance(node, Scalar) and node.kind == "nothing"):
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds:
+        raise unlike(node, key, "a duration above 0 such as 40m, 1h30m or 90s, or none")
+    return seconds
+
+
+def _switch(node: Node, key: str) -> bool:
+    # YAML 1.1 takes on, yes and true for the same; in quotes they are text.
+    text = _text_of(node).lower()
+    if text in ("on", "yes", "true"):
+        return True
+    if text in ("off", "no", "false"):
+        return False
+    raise unlike(node, key, "on or off")
+
+
+def _path(node: Node, key: str) -> str:
+    """A path below the workspace's root, without `.` and doubled or closing slashes."""
+    expected = "a path below the workspace with forward slashes, without '..'"
+    text = _line(node, key)
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise unlike(node, key, expected)
+    # A drive or a home would be one on the other machine only, or on none.
+    if "\\" in text or re.match("[A-Za-z]:", text) or text.startswith("~"):
+        raise unlike(node, key, expected)
+    return str(path)
+
+
+def _paths(node: Node, key: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(read_items(node, key, _path)))
+
+
+def _folders(node: Node, key: str) -> tuple[str, ...]:
+    folders = _paths(node, key)
+    for folder in folders:
+        if _GLOB & set(folder):
+            raise unlike(node, key, f"folders by name, not by a pattern such as {folder!r}")
+    for outer, inner in permutations(folders, 2):
+        if PurePosixPath(inner).is_relative_to(outer):
+            raise unlike(node, key, f"folders apart from each other ({inner!r} is in {outer!r})")
+    return folders
+
+
+def _text_of(node: Node) -> str:
+    return node.text if isinstance(node, Scalar) else ""
+
+
+def _is_text(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.kind == "text"
