@@ -1,0 +1,72 @@
+"""The ledger's costs, grouped and filtered as the user asks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from orchestrator.config import load_workspace
+from orchestrator.cost import By, CostRow, cost_rows
+from orchestrator.duration import parse_duration
+from orchestrator.errors import UsageError
+from orchestrator.home import data_folder
+from orchestrator.ledger import Ledger
+from orchestrator.money import priced_runs
+
+
+def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRow, ...]:
+    """Rows of cost for the workspace of `folder`, or for all.
+
+    Raises:
+        UsageError: no such grouping or date, or no workspace here.
+    """
+    if by not in set(By):
+        raise UsageError(f"--by takes {', '.join(By)}, not {by!r}")
+    start = _start(since, datetime.now(UTC))
+    root = "" if everywhere else str(load_workspace(folder).root)
+    with Ledger.open(data_folder() / "ledger.sqlite3") as ledger:
+        wanted = {fact.run_id for fact in ledger.runs(since=start)}
+        runs = [
+            run
+            for run in priced_runs(ledger)
+            if run.usage.run_id in wanted and (everywhere or run.workspace == root)
+        ]
+    return cost_rows(runs, By(by))
+
+
+def bill_csv(by: str, rows: Iterable[CostRow]) -> str:
+    """One line for each row and currency."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([by, "runs", "seconds", "currency", "amount", "unknown_runs", "estimated"])
+    for row in rows:
+        for currency, amount in row.total.by_currency or (("", ""),):
+            writer.writerow(
+                [
+                    row.key,
+                    row.runs,
+                    f"{row.seconds:.3f}",
+                    currency,
+                    amount,
+                    row.total.unknown_runs,
+                    str(row.total.estimated).lower(),
+                ]
+            )
+    return text.getvalue()
+
+
+def _start(since: str, now: datetime) -> datetime | None:
+    if not since:
+        return None
+    try:
+        return now - timedelta(seconds=parse_duration(since))
+    except ValueError:
+        pass  # then it is a date
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError as error:
+        raise UsageError(f"--since takes a date or a duration such as 7d, not {since!r}") from error
+    return moment.astimezone(UTC)

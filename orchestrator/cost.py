@@ -1,0 +1,312 @@
+"""What runs cost: arithmetic on times and prices, exact, without a clock or a file.
+
+A machine is paid for by the hour, whatever runs on it. So each instant is split equally among the
+runs active on a remote then, and the sum over runs is the price of the time in use, never more.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from itertools import pairwise
+
+from remote.runfolder import State
+
+_MICROSECOND = timedelta(microseconds=1)
+_MICROSECONDS_PER_HOUR = 3_600_000_000
+
+# A hundredth of a second at 0.001 an hour is more than one unit of the last place.
+_DECIMALS = 9
+
+_FINAL = {state.value for state in State if state.final}
+
+LOST = "lost"
+"""The laptop's opinion that a run ended unseen."""
+
+Span = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class RunUsage:
+    """How long a run was on a machine, and what that machine costs.
+
+    Attributes:
+        started_at: when it began to set up; None if it never did.
+        ended_at: None while it goes on.
+        price: per hour; None when unknown, `currency` is then empty.
+        estimated: whether an end was guessed.
+    """
+
+    run_id: str
+    remote: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    price: Decimal | None
+    currency: str
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attributes:
+    amount: None when the price is unknown.
+    seconds: the run's own time from start to end, shared or not.
+    estimated: the end is not known yet, was guessed, or was before the start.
+    """
+
+    amount: Decimal | None
+    currency: str
+    seconds: float
+    estimated: bool
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum of costs: what is known, by currency, and how many runs are not in it.
+
+    Attributes:
+        by_currency: sorted by currency.
+        unknown_runs: with time on a machine of unknown price.
+        estimated: whether a part is.
+    """
+
+    by_currency: tuple[tuple[str, Decimal], ...]
+    unknown_runs: int
+    estimated: bool = False
+
+
+class By(StrEnum):
+    """What a report of costs has a row for."""
+
+    REMOTE = "remote"
+    CATEGORY = "category"
+    RUN = "run"
+    WORKSPACE = "workspace"
+    SESSION = "session"
+
+
+@dataclass(frozen=True)
+class PricedRun:
+    """A run with its cost and where it belongs; `session` is empty outside of any."""
+
+    usage: RunUsage
+    cost: Cost
+    workspace: str
+    category: str
+    session: str = ""
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Attributes:
+    seconds: sum of the runs' own times; runs side by side count each.
+    """
+
+    key: str
+    runs: int
+    seconds: float
+    total: Total
+
+
+@dataclass(frozen=True)
+class Grade:
+    """Attributes:
+    points: None for a model that got none.
+    """
+
+    run_id: str | None
+    points: int | None
+    graded_at: datetime
+
+
+def run_usage(
+    run_id: str,
+    remote: str,
+    price: Decimal | None,
+    currency: str,
+    moments: Iterable[tuple[str, datetime]],
+) -> RunUsage:
+    """The usage of a run that came into these states at these times, in any order.
+
+    The VM's word on the end goes before the laptop's, which is an estimate.
+    """
+    at = dict(moments)
+    ends = [when for state, when in at.items() if state in _FINAL]
+    return RunUsage(
+        run_id,
+        remote,
+        started_at=at.get(State.SETTING_UP.value, at.get(State.RUNNING.value)),
+        ended_at=min(ends, default=at.get(LOST)),
+        price=price,
+        currency=currency,
+        estimated=not ends and LOST in at,
+    )
+
+
+def shared_time(spans: Sequence[Span]) -> list[Fraction]:
+    """Each span's part of their common time, in microseconds.
+
+    An instant is split equally among the spans it lies in, so the sum is the time that lies in
+    any. A span that ends before it starts has no part.
+    """
+    change: dict[datetime, int] = defaultdict(int)
+    forward = [(start, max(start, end)) for start, end in spans]
+    for start, end in forward:
+        change[start] += 1
+        change[end] -= 1
+    # The part that a span from the very beginning has had, at each instant of a change.
+    part: dict[datetime, Fraction] = defaultdict(Fraction)
+    active = 0
+    for instant, following in pairwise(sorted(change)):
+        active += change[instant]
+        part[following] = part[instant]
+        if active:
+            part[following] += Fraction((following - instant) // _MICROSECOND, active)
+    return [part[end] - part[start] for start, end in forward]
+
+
+def run_costs(usages: Iterable[RunUsage], now: datetime) -> dict[str, Cost]:
+    """The cost of each run, by run id. All runs of a machine must be given, to share its time.
+
+    A run that goes on costs up to `now`. Amounts are rounded down, at the ninth decimal, so that
+    no sum is more than the machine's price. Billed intervals, given as usages, are priced the same
+    way: those that overlap are not paid twice.
+    """
+    costs = {}
+    machines: dict[str, list[RunUsage]] = defaultdict(list)
+    for usage in usages:
+        assert usage.run_id not in costs, f"{usage.run_id} is there twice"
+        costs[usage.run_id] = Cost(Decimal(0), usage.currency, 0.0, estimated=False)
+        machines[usage.remote].append(usage)
+    for together in machines.values():
+        started = [(usage, span) for usage in together if (span := _span(usage, now))]
+        parts = shared_time([span for _, span in started])
+        for (usage, (start, end)), part in zip(started, parts, strict=True):
+            costs[usage.run_id] = Cost(
+                None if usage.price is None else _amount(usage.price, part),
+                usage.currency,
+                max(0.0, (end - start).total_seconds()),
+                usage.estimated or usage.ended_at is None or end < start,
+            )
+    return costs
+
+
+def _span(usage: RunUsage, now: datetime) -> Span | None:
+    return None if usage.started_at is None else (usage.started_at, usage.ended_at or now)
+
+
+def _amount(per_hour: Decimal, microseconds: Fraction) -> Decimal:
+    exact = Fraction(per_hour) * microseconds / _MICROSECONDS_PER_HOUR
+    return Decimal(math.floor(exact * 10**_DECIMALS)).scaleb(-_DECIMALS)
+
+
+def sum_costs(costs: Iterable[Cost]) -> Total:
+    amounts: dict[str, Decimal] = defaultdict(Decimal)
+    unknown, estimated = 0, False
+    for cost in costs:
+        estimated = estimated or cost.estimated
+        if cost.amount is None:
+            unknown += 1
+        elif cost.currency:
+            amounts[cost.currency] += cost.amount
+    return Total(tuple(sorted(amounts.items())), unknown, estimated)
+
+
+def cost_rows(runs: Iterable[PricedRun], by: By) -> tuple[CostRow, ...]:
+    """A row for each remote, category, ..., sorted by its name."""
+    groups: dict[str, list[Cost]] = defaultdict(list)
+    for run in runs:
+        groups[_key(run, by)].append(run.cost)
+    return tuple(
+        CostRow(key, len(costs), math.fsum(cost.seconds for cost in costs), sum_costs(costs))
+        for key, costs in sorted(groups.items())
+    )
+
+
+def _key(run: PricedRun, by: By) -> str:
+    match by:
+        case By.REMOTE:
+            return run.usage.remote
+        case By.CATEGORY:
+            return run.category
+        case By.RUN:
+            return run.usage.run_id
+        case By.WORKSPACE:
+            return run.workspace
+        case By.SESSION:
+            return run.session
+
+
+def story(category: str, grades: Iterable[Grade], runs: Iterable[PricedRun], now: datetime) -> str:
+    """What the runs brought their category: `category 4: 3 -> 5 for $0.42 in 38 min`.
+
+    Points go from the best grade before the first grade of these runs to the best with theirs.
+    Costs are of all these runs, also of those without a grade; time is that in which any was on.
+    """
+    runs, grades = tuple(runs), tuple(grades)
+    ids = {run.usage.run_id for run in runs}
+    first = min((grade.graded_at for grade in grades if grade.run_id in ids), default=now)
+    before = _best(g for g in grades if g.run_id not in ids and g.graded_at <= first)
+    brought = _best(g for g in grades if g.run_id in ids)
+    after = max((points for points in (before, brought) if points is not None), default=None)
+    name = re.sub(r"^category(?=\d)", "category ", category)
+    if not runs:
+        return f"{name}: {'no grade' if after is None else after}"
+    match before, after:
+        case _, None:
+            points = "no grade"
+        case None, _:
+            points = str(after)
+        case _ if before == after:
+            points = f"still {after}"
+        case _:
+            points = f"{before} -> {after}"
+    spans = [span for run in runs if (span := _span(run.usage, now))]
+    seconds = float(sum(shared_time(spans)) / 1_000_000)
+    money = format_total(sum_costs(run.cost for run in runs))
+    if money == "unknown":
+        money = "an unknown price"
+    return f"{name}: {points} for {money} in {format_duration(seconds)}"
+
+
+def _best(grades: Iterable[Grade]) -> int | None:
+    return max((grade.points for grade in grades if grade.points is not None), default=None)
+
+
+def format_money(amount: Decimal, currency: str) -> str:
+    """`$0.42`, `0.42 EUR`; under a cent `$0.0042`. What is not zero never reads as zero."""
+    digits, under = f"{abs(amount):.2f}", ""
+    if 0 < abs(amount) < Decimal("0.01"):
+        digits = f"{abs(amount):.4f}".rstrip("0")
+        if Decimal(digits) == 0:
+            digits, under = "0.0001", "under "
+    sign = "-" if amount < 0 else ""
+    return under + (f"{sign}${digits}" if currency == "USD" else f"{sign}{digits} {currency}")
+
+
+def format_total(total: Total) -> str:
+    """`$0.42`, `unknown`, or `at least $0.42 (1 run at an unknown price)`."""
+    if not total.by_currency:
+        return "unknown" if total.unknown_runs else "nothing"
+    known = " + ".join(format_money(amount, currency) for currency, amount in total.by_currency)
+    notes = ["estimated"] if total.estimated else []
+    if total.unknown_runs:
+        known = f"at least {known}"
+        runs = "run" if total.unknown_runs == 1 else "runs"
+        notes.append(f"{total.unknown_runs} {runs} at an unknown price")
+    return f"{known} ({', '.join(notes)})" if notes else known
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `38 min`, `2 h 05 min`, rounded to the last unit shown."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

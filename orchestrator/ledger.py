@@ -1,0 +1,363 @@
+"""The local record of sessions, runs, verdicts and billed time: facts that are only ever added."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, get_type_hints
+
+from orchestrator.errors import LedgerError
+from orchestrator.ledgerschema import (
+    Numbers,
+    Pairs,
+    connect,
+    read,
+    transaction,
+    translated,
+    written,
+)
+
+
+class Reporter(StrEnum):
+    """Who says so: the VM's own record, or the laptop's opinion (`lost`, `unreachable`)."""
+
+    VM = "vm"
+    LAPTOP = "laptop"
+
+
+class Provenance(StrEnum):
+    """Where the end of paid time is known from, best first."""
+
+    CLOUD = "cloud"
+    VM = "vm"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True)
+class SessionFact:
+    """A period of paid practice, or an exam, began."""
+
+    id: str
+    name: str | None
+    remote: str
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    session_id: str
+    ended_at: datetime
+    source: Provenance
+
+
+@dataclass(frozen=True)
+class RunFact:
+    """What was about to be sent; recorded before anything is.
+
+    Attributes:
+        workspace: the folder's absolute path.
+        snapshot: digest of the file tree.
+        price_per_hour: None when the user did not say; `currency` is then empty.
+        price_source: where the price was read.
+    """
+
+    run_id: str
+    workspace: str
+    category: str
+    remote: str
+    snapshot: str
+    command: str
+    submitted_at: datetime
+    price_per_hour: Decimal | None
+    currency: str
+    price_source: str
+    params: Pairs = ()
+    session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """A run came into a state; each state once a run.
+
+    Attributes:
+        signal: the number of the signal that ended it.
+    """
+
+    run_id: str
+    state: str
+    at: datetime
+    source: Reporter
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ArtifactFact:
+    """An output file was pulled and has the VM's sha256."""
+
+    run_id: str
+    path: str
+    size_bytes: int
+    sha256: str
+    pulled_at: datetime
+
+
+@dataclass(frozen=True)
+class VerdictFact:
+    """A model was graded.
+
+    Attributes:
+        sha256: the model's.
+        run_id: None for a model that no known run made.
+        outcome: `broken` says nothing about the model, the grader itself failed.
+        points: 0-5; None without a grade.
+        value: of `metric`; not-a-number is kept as None.
+        versions: of the packages that graded.
+    """
+
+    id: str
+    workspace: str
+    category: str
+    sha256: str
+    run_id: str | None
+    outcome: str
+    points: int | None
+    metric: str
+    value: float | None
+    thresholds: Numbers
+    higher_is_better: bool | None
+    reason: str
+    size_bytes: int | None
+    versions: Pairs
+    graded_at: datetime
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A model was put into the exam folder."""
+
+    workspace: str
+    category: str
+    sha256: str
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class BilledInterval:
+    """A machine was on and paid for, with the price it had then.
+
+    Attributes:
+        price_per_hour: None when unknown; `currency` is then empty.
+        disk_per_hour: what the disk cost besides, where known.
+    """
+
+    id: str
+    remote: str
+    session_id: str | None
+    started_at: datetime
+    ended_at: datetime
+    price_per_hour: Decimal | None
+    currency: str
+    provenance: Provenance
+    disk_per_hour: Decimal | None = None
+
+
+Fact = (
+    SessionFact
+    | SessionEnd
+    | RunFact
+    | RunEvent
+    | ArtifactFact
+    | VerdictFact
+    | Promotion
+    | BilledInterval
+)
+F = TypeVar("F", bound=Fact)
+
+TABLES: dict[type[object], tuple[str, tuple[str, ...]]] = {
+    SessionFact: ("session", ("id",)),
+    SessionEnd: ("session_end", ("session_id",)),
+    RunFact: ("run", ("run_id",)),
+    RunEvent: ("run_event", ("run_id", "state")),
+    ArtifactFact: ("artifact", ("run_id", "path")),
+    VerdictFact: ("verdict", ("id",)),
+    Promotion: ("promotion", ("workspace", "category", "sha256", "at")),
+    BilledInterval: ("billed_interval", ("id",)),
+}
+
+
+class Ledger:
+    """One open ledger file, for one thread. Other processes may write to it at the same time.
+
+    Every method raises `LedgerError` where the file cannot be read or written. What `add` returned
+    from is on the disk, whatever happens to the process or the machine after that.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The ledger at `path`, made if there is none and migrated if it is of an older version."""
+        return cls(path, connect(path))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, *facts: Fact) -> None:
+        """Record the facts, all or none; one that is there already is left as it is.
+
+        Raises:
+            LedgerError: another fact has the same key, or a fact names a run or session that was
+                not recorded. Only a run's state may be told twice in different words: the first
+                report stands, because no later word of a VM may rewrite what was recorded.
+        """
+        with translated(self.path), transaction(self._connection, "IMMEDIATE"):
+            for fact in facts:
+                self._add(fact)
+
+    def _add(self, fact: Fact) -> None:
+        kind: type[Fact] = type(fact)
+        table, key = TABLES[kind]
+        try:
+            row = {name: written(getattr(fact, name)) for name in _KINDS[kind]}
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            added = self._connection.execute(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - our own names
+                tuple(row.values()),
+            )
+        except (ValueError, OverflowError) as error:
+            raise LedgerError(f"the ledger cannot hold {fact}") from error
+        if added.rowcount == 0 and kind is not RunEvent:
+            where = " AND ".join(f"{name} = ?" for name in key)
+            (known,) = self._select(kind, where, *(row[name] for name in key))
+            if known != _fact(kind, tuple(row.values())):
+                raise LedgerError(
+                    f"the ledger already has another {table} {row[key[0]]}",
+                    cause=f"recorded is {known}, and new is {fact}",
+                )
+
+    def runs(
+        self,
+        workspace: str | None = None,
+        category: str | None = None,
+        remote: str | None = None,
+        since: datetime | None = None,
+    ) -> tuple[RunFact, ...]:
+        """By the time they were submitted; `since` is included."""
+        return self._select(
+            RunFact,
+            "workspace = ifnull(?, workspace) AND category = ifnull(?, category)"
+            " AND remote = ifnull(?, remote) AND submitted_at >= ? ORDER BY submitted_at, rowid",
+            *(workspace, category, remote, "" if since is None else written(since)),
+        )
+
+    def run(self, run_id: str) -> RunFact | None:
+        return next(iter(self._select(RunFact, "run_id = ?", run_id)), None)
+
+    def events(self, run_id: str) -> tuple[RunEvent, ...]:
+        """In the order they were recorded: a VM's clock may jump."""
+        return self._select(RunEvent, "run_id = ? ORDER BY rowid", run_id)
+
+    def artifacts(self, run_id: str) -> tuple[ArtifactFact, ...]:
+        """By path."""
+        return self._select(ArtifactFact, "run_id = ? ORDER BY path", run_id)
+
+    def verdicts(self, workspace: str, category: str) -> tuple[VerdictFact, ...]:
+        """By the time of grading."""
+        return self._select(
+            VerdictFact,
+            "workspace = ? AND category = ? ORDER BY graded_at, rowid",
+            *(workspace, category),
+        )
+
+    def best_verdict(self, workspace: str, category: str) -> VerdictFact | None:
+        """The best of the grades that stand: by points, metric, smaller file, earlier grading.
+
+        On each model the last verdict stands that is not `broken`: a grader that was put right
+        also lowers a grade.
+        """
+        verdicts = self.verdicts(workspace, category)
+        standing = {v.sha256: v for v in verdicts if v.outcome != "broken"}
+        graded = [v for v in verdicts if v is standing.get(v.sha256) and v.points is not None]
+        return max(graded, key=_rank, default=None)
+
+    def promotions(self, workspace: str, category: str) -> tuple[Promotion, ...]:
+        """By time: the last one stands in the exam folder."""
+        return self._select(
+            Promotion, "workspace = ? AND category = ? ORDER BY at, rowid", workspace, category
+        )
+
+    def sessions(self, remote: str | None = None) -> tuple[SessionFact, ...]:
+        """By their start."""
+        return self._select(
+            SessionFact, "remote = ifnull(?, remote) ORDER BY started_at, rowid", remote
+        )
+
+    def session_end(self, session_id: str) -> SessionEnd | None:
+        """None while it goes on."""
+        return next(iter(self._select(SessionEnd, "session_id = ?", session_id)), None)
+
+    def intervals(
+        self, remote: str | None = None, since: datetime | None = None
+    ) -> tuple[BilledInterval, ...]:
+        """Those that ended at `since` or later, by their start."""
+        return self._select(
+            BilledInterval,
+            "remote = ifnull(?, remote) AND ended_at >= ? ORDER BY started_at, rowid",
+            *(remote, "" if since is None else written(since)),
+        )
+
+    def _select(self, kind: type[F], where: str, *values: object) -> tuple[F, ...]:
+        table, _ = TABLES[kind]
+        names = ", ".join(_KINDS[kind])
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {names} FROM {table} WHERE {where}",  # noqa: S608 - our own names
+                values,
+            ).fetchall()
+        try:
+            return tuple(_fact(kind, row) for row in rows)
+        except (ValueError, ArithmeticError) as error:
+            raise LedgerError(
+                f"the ledger {self.path} has a {table} nobody can read",
+                fix=f"put a copy back, {self.path.name}.v*.bak or your own backup",
+            ) from error
+
+
+# The columns of each, which are its fields, with their types.
+_KINDS: dict[type[object], dict[str, Any]] = {fact: get_type_hints(fact) for fact in TABLES}
+
+
+def _fact(fact: type[F], row: tuple[object, ...]) -> F:
+    kinds = _KINDS[fact]
+    return fact(**{name: read(kinds[name], value) for name, value in zip(kinds, row, strict=True)})
+
+
+def _rank(verdict: VerdictFact) -> tuple[int, float, float]:
+    assert verdict.points is not None
+    value = -math.inf if verdict.value is None else verdict.value
+    if verdict.value is not None and verdict.higher_is_better is False:
+        value = -value
+    size = math.inf if verdict.size_bytes is None else verdict.size_bytes
+    return verdict.points, value, -size

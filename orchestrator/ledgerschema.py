@@ -1,0 +1,327 @@
+"""The ledger's file: its tables, how an older one becomes a current one, how values stand in it.
+
+A step of `STEPS` that was released is never edited: files made with it exist. A change is a new
+step at the end. Only SQL of SQLite 3.26 is used: some systems with Python 3.11 have no newer one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import LedgerError
+
+Pairs = tuple[tuple[str, str], ...]
+"""Names and values."""
+
+Numbers = tuple[float, ...]
+
+# In the file's header, so that another program's SQLite file is never taken for a ledger: "TRSH".
+APPLICATION_ID = 0x54525348
+
+# A `train` holds the lock for some milliseconds; the copy before a migration takes longer.
+BUSY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What makes a file of the version before into one of this version.
+
+    Attributes:
+        trainshed: the first version of trainshed that can read the result; kept in the file, so
+            that an older trainshed can say what it lacks.
+        statements: one SQL statement each.
+    """
+
+    trainshed: str
+    statements: tuple[str, ...]
+
+
+def _fact_table(table: str, key: str, columns: str) -> tuple[str, ...]:
+    """A table whose rows can be added and nothing else.
+
+    A row whose key is there already is passed over. That makes adding repeatable, and it stops
+    INSERT OR REPLACE, which deletes the old row without asking the DELETE trigger.
+    """
+    same = " AND ".join(f"{column} = NEW.{column}" for column in key.split(", "))
+    known = f"SELECT 1 FROM {table} WHERE {same}"  # noqa: S608 - our own names
+    refuse = "BEGIN SELECT RAISE(ABORT, 'facts are only ever added'); END"
+    return (
+        f"CREATE TABLE {table} ({columns}, PRIMARY KEY ({key}))",
+        f"CREATE TRIGGER {table}_kept BEFORE DELETE ON {table} {refuse}",
+        f"CREATE TRIGGER {table}_unchanged BEFORE UPDATE ON {table} {refuse}",
+        f"CREATE TRIGGER {table}_once BEFORE INSERT ON {table} WHEN EXISTS ({known})"
+        " BEGIN SELECT RAISE(IGNORE); END",
+    )
+
+
+# Times are ISO 8601 UTC with microseconds, money is a decimal, lists are JSON: all TEXT.
+_FACTS_0_1 = (
+    *_fact_table(
+        "session",
+        "id",
+        "id TEXT NOT NULL, name TEXT, remote TEXT NOT NULL, started_at TEXT NOT NULL",
+    ),
+    *_fact_table(
+        "session_end",
+        "session_id",
+        "session_id TEXT NOT NULL REFERENCES session, ended_at TEXT NOT NULL, source TEXT NOT NULL",
+    ),
+    *_fact_table(
+        "run",
+        "run_id",
+        """run_id TEXT NOT NULL, workspace TEXT NOT NULL, category TEXT NOT NULL,
+        remote TEXT NOT NULL, snapshot TEXT NOT NULL, command TEXT NOT NULL,
+        submitted_at TEXT NOT NULL, price_per_hour TEXT, currency TEXT NOT NULL,
+        price_source TEXT NOT NULL, params TEXT NOT NULL, session_id TEXT REFERENCES session""",
+    ),
+    *_fact_table(
+        "run_event",
+        "run_id, state",
+        """run_id TEXT NOT NULL REFERENCES run, state TEXT NOT NULL, at TEXT NOT NULL,
+        exit_code INTEGER, signal INTEGER, reason TEXT NOT NULL, source TEXT NOT NULL""",
+    ),
+    *_fact_table(
+        "artifact",
+        "run_id, path",
+        """run_id TEXT NOT NULL REFERENCES run, path TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+        sha256 TEXT NOT NULL, pulled_at TEXT NOT NULL""",
+    ),
+    *_fact_table(
+        "verdict",
+        "id",
+        """id TEXT NOT NULL, workspace TEXT NOT NULL, category TEXT NOT NULL,
+        sha256 TEXT NOT NULL, run_id TEXT REFERENCES run, outcome TEXT NOT NULL, points INTEGER,
+        metric TEXT NOT NULL, value REAL, thresholds TEXT NOT NULL, higher_is_better INTEGER,
+        reason TEXT NOT NULL, size_bytes INTEGER, versions TEXT NOT NULL,
+        graded_at TEXT NOT NULL""",
+    ),
+    *_fact_table(
+        "promotion",
+        "workspace, category, sha256, at",
+        """workspace TEXT NOT NULL, category TEXT NOT NULL, sha256 TEXT NOT NULL,
+        at TEXT NOT NULL, reason TEXT NOT NULL""",
+    ),
+    *_fact_table(
+        "billed_interval",
+        "id",
+        """id TEXT NOT NULL, remote TEXT NOT NULL, session_id TEXT REFERENCES session,
+        started_at TEXT NOT NULL, ended_at TEXT NOT NULL, price_per_hour TEXT,
+        currency TEXT NOT NULL, provenance TEXT NOT NULL, disk_per_hour TEXT""",
+    ),
+)
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        "0.1.0",
+        (
+            "CREATE TABLE schema_step (version INTEGER PRIMARY KEY, trainshed TEXT NOT NULL)",
+            *_FACTS_0_1,
+        ),
+    ),
+)
+
+
+def connect(path: Path, steps: Sequence[Step] = STEPS) -> sqlite3.Connection:
+    """Open the ledger at `path`, made or migrated if need be; the caller closes it.
+
+    An older file is first copied to `NAME.vVERSION.bak` next to it. A crash leaves the old file or
+    the new one, and the same call again goes on from there.
+
+    Raises:
+        LedgerError: not a ledger, damaged, of a newer trainshed, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            # Commands and parameters are in it: for the owner's eyes. SQLite gives its side files
+            # the same mode.
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot make the ledger {path}", fix=f"make {path.parent} a folder you can write to"
+        ) from error
+    with translated(path):
+        # The absolute path, because SQLite takes the bare name ":memory:" for no file at all.
+        connection = sqlite3.connect(path.absolute(), timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            # With NORMAL a power cut forgets the last commits, and a run that was paid for must
+            # not be forgotten. There are a few facts a minute; each costs one fsync.
+            connection.execute("PRAGMA synchronous = FULL")
+            _bring_up_to_date(connection, path, steps)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> None:
+    # One read transaction: another process may be making the file at this moment.
+    with transaction(connection, "DEFERRED"):
+        version = _version(connection, path, steps)
+    _let_readers_in(connection)
+    if version == len(steps):
+        return
+    with transaction(connection, "IMMEDIATE"):
+        version = _version(connection, path, steps)
+        if 0 < version < len(steps):
+            _back_up(path, path.with_name(f"{path.name}.v{version}.bak"))
+        for number, step in enumerate(steps[version:], version + 1):
+            for statement in step.statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_step VALUES (?, ?)", (number, step.trainshed))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def _let_readers_in(connection: sqlite3.Connection) -> None:
+    """Write ahead, so that a reader does not wait for a writer; kept in the file.
+
+    SQLite switches only while nobody else uses the file, and does not wait for that (seen in 3.40,
+    eight processes making one ledger). Then the mode stays, which is as safe, and the next one to
+    open the ledger switches.
+    """
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+
+
+def _version(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> int:
+    """The file's schema version; 0 for an empty one."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    owner = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    if not empty and (owner != APPLICATION_ID or version == 0):
+        raise LedgerError(
+            f"{path} is an SQLite file of another program", fix="move it away; a ledger is made"
+        )
+    if version > len(steps):
+        needed = connection.execute(
+            "SELECT trainshed FROM schema_step WHERE version = ?", (version,)
+        ).fetchone()
+        raise LedgerError(
+            f"the ledger {path} has version {version}, and this trainshed knows {len(steps)}",
+            fix=f"install trainshed {needed[0]} or later"
+            if needed
+            else "install a newer trainshed",
+        )
+    return version
+
+
+def _back_up(path: Path, target: Path) -> None:
+    """Copy the ledger as it was last committed; never a half copy under the final name."""
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    # SQLite's own copy, because the newest facts may be in the -wal file; and a second connection,
+    # because the first one holds the lock that keeps others from writing.
+    with (
+        closing(sqlite3.connect(path.absolute())) as source,
+        closing(sqlite3.connect(part)) as copy,
+    ):
+        source.backup(copy)
+    os.replace(part, target)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """All or nothing."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # SQLite itself rolls back on a full disk.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system say into what the user can do.
+
+    Source: result codes, sqlite.org/rescode.html; the low byte is the primary code.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
+            case sqlite3.SQLITE_NOTADB:
+                message, fix = f"{path} is not a ledger", "move it away; a new one is made"
+            case sqlite3.SQLITE_CORRUPT:
+                message = f"the ledger {path} is damaged"
+                fix = f"move it away and put a copy back, {path.name}.v*.bak or your own backup"
+            case sqlite3.SQLITE_BUSY:
+                message = f"the ledger {path} was locked for {BUSY_TIMEOUT_S:.0f} s"
+                fix = "wait for the other train command, or end it"
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                message = f"the ledger {path} cannot be written"
+                fix = f"make the file and the folder {path.parent} writable for you"
+            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+                message, fix = f"no room for the ledger {path}", "free some disk space"
+            case sqlite3.SQLITE_CONSTRAINT:
+                message, fix = f"the ledger {path} refuses a fact", ""
+            case _:
+                message = f"cannot use the ledger {path}"
+                fix = f"look for damage: sqlite3 {shlex.quote(str(path))} 'PRAGMA quick_check'"
+        raise LedgerError(message, fix=fix) from error
+
+
+def written(value: object) -> str | int | float | None:
+    """How a field's value stands in the file.
+
+    Raises:
+        ValueError: a time without a zone, a price below zero, a number that is none.
+    """
+    match value:
+        case datetime():
+            if value.tzinfo is None:
+                raise ValueError(f"{value} has no time zone")
+            # The order of the texts is the order of the times.
+            text = value.astimezone(UTC).isoformat(timespec="microseconds")
+            return text.removesuffix("+00:00") + "Z"
+        case Decimal():
+            if not value.is_finite() or value < 0:
+                raise ValueError(f"{value} is no price")
+            return f"{value:f}"
+        case tuple():
+            return json.dumps(value, allow_nan=False)
+        case float() if math.isnan(value):
+            return None
+        case str() | int() | float() | None:
+            return value
+        case _:
+            raise ValueError(f"{value!r} is no value of a fact")
+
+
+def read(kind: object, value: Any) -> Any:  # noqa: ANN401 - the kind is known at run time only
+    """What `written` made the value from; `kind` is the annotation of its field."""
+    if value is None:
+        return None
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(value)
+    reader = _READERS.get(kind)
+    return reader(value) if reader else value
+
+
+_READERS: dict[object, Callable[[Any], object]] = {
+    datetime: datetime.fromisoformat,
+    Decimal | None: Decimal,
+    bool | None: bool,
+    Pairs: lambda text: tuple((name, value) for name, value in json.loads(text)),
+    Numbers: lambda text: tuple(json.loads(text)),
+}
