@@ -1,0 +1,271 @@
+"""Inside the user's Python: a line in `metrics.jsonl` for each epoch, and an early end of `fit`.
+
+Loaded by `sitehook` when Keras has been imported. Stands alone: copied to a run's `site` folder,
+where no other module of ours can be imported. Nothing that goes wrong here may stop a training.
+
+A line, of one write:
+    {"fit": 1, "epoch": 0, "epochs": 10, "at": "2024-05-01T10:00:00Z", "seconds": 1.234,
+     "metrics": {"loss": 0.1, "val_loss": null}}
+`fit` counts from 1 over all processes of the run, `epoch` from 0; `epochs` is null where Keras
+does not tell; `seconds` includes validation; a metric is null where it is not a finite number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import importlib
+import inspect
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+# How often the file system is asked whether to stop: an NFS home answers in milliseconds.
+LOOK_S = 1.0
+
+
+class Watch:
+    """What this process knows of the fits in it, and what it was asked.
+
+    The time-limit warning is a file `stop` in the run's folder, or SIGTERM while a fit is under
+    way. Either ends each fit after its next batch; the script goes on and can save its model.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self._stop_file = run_folder / "stop"
+        self._metrics_file = run_folder / "metrics.jsonl"
+        self._off = False
+        self._reset()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _reset(self) -> None:
+        self._metrics: int | None = None
+        self._fits = 0
+        self._under_way = 0
+        self._stopping = False
+        self._warned = False
+        self._next_look_s = 0.0
+
+    def begin(self) -> int:
+        """Note that a fit begins; gives its number in the run."""
+        self._under_way += 1
+        self._take_sigterm()
+        self._open_metrics()
+        self._fits += 1
+        return self._fits
+
+    def end(self) -> None:
+        self._under_way -= 1
+
+    def must_stop(self) -> bool:
+        now_s = time.monotonic()
+        if not self._stopping and now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            if self._stop_file.exists():
+                self._stop()
+        return self._stopping
+
+    def write(self, line: Mapping[str, object]) -> None:
+        """Add a line, unless another process of the run is writing them."""
+        if self._metrics is None:
+            return
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        if os.write(self._metrics, data) < len(data):
+            raise OSError(f"no space for a line in {self._metrics_file}")
+
+    def give_up(self, error: Exception) -> None:
+        """Write no more lines, and say so once."""
+        if not self._off:
+            self._off = True
+            _say(f"metrics are off: {type(error).__name__}: {error}")
+        self._close_metrics()
+
+    def _open_metrics(self) -> None:
+        """Take the file for this process, if it is free: the lock ends with the process."""
+        if self._off or self._metrics is not None:
+            return
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._metrics = os.open(self._metrics_file, flags, 0o600)
+            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._fits = self._read_fits(self._metrics)
+        except BlockingIOError:
+            self._close_metrics()
+        except OSError as error:
+            self.give_up(error)
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            os.close(self._metrics)
+            self._metrics = None
+
+    def _read_fits(self, metrics: int) -> int:
+        """How many fits earlier processes of the run have logged."""
+        fits, line = self._fits, b"\n"
+        with open(metrics, "rb", closefd=False) as file:
+            for line in file:
+                try:
+                    fits = max(fits, int(json.loads(line)["fit"]))
+                except (ValueError, KeyError, TypeError):
+                    continue
+        if not line.endswith(b"\n"):
+            os.write(metrics, b"\n")  # a full disk cut it; the next one must not be lost with it
+        return fits
+
+    def _take_sigterm(self) -> None:
+        """Handle it from now on, unless the script does, or is not in the thread that may."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        # After a fit the script may be saving its model: with the stop file there, SIGTERM is
+        # the warning for that too.
+        expected = self._under_way > 0 or self._stop_file.exists()
+        if self._warned or not expected:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self._warned = True
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            _say("time is nearly up: fit ends after its next batch, and the script goes on")
+
+    def _forked(self) -> None:
+        """In a child: it is not the one that trains, until it calls fit itself."""
+        try:
+            # A pool ends its workers with SIGTERM and waits for them.
+            if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._close_metrics()
+        except (OSError, ValueError):
+            pass
+        self._reset()
+
+
+def hook(module: ModuleType, callbacks: str, run_folder: Path) -> None:
+    """Make `module.Model.fit` add our callback.
+
+    Args:
+        callbacks: the name of the module that holds `Callback`.
+    """
+    model_class = module.Model
+    original = model_class.fit
+    if hasattr(original, "trainshed"):
+        return
+    watch = _watch(run_folder)
+    position = list(inspect.signature(original).parameters).index("callbacks") - 1
+
+    @functools.wraps(original)
+    def fit(model: object, *args: object, **kwargs: object) -> object:
+        try:
+            number = watch.begin()
+            base = importlib.import_module(callbacks).Callback
+            ours = _callback_class(base)(watch, number)
+            if len(args) > position:
+                added = _add(args[position], ours, model)
+                with_ours = (*args[:position], added, *args[position + 1 :])
+            else:
+                with_ours = args
+                kwargs["callbacks"] = _add(kwargs.get("callbacks"), ours, model)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
+            watch.give_up(error)
+            with_ours = args
+        try:
+            return original(model, *with_ours, **kwargs)
+        finally:
+            watch.end()
+
+    fit.trainshed = True  # type: ignore[attr-defined]  # the mark of a hooked fit
+    model_class.fit = fit
+
+
+@functools.lru_cache(maxsize=None)
+def _watch(run_folder: Path) -> Watch:
+    """The process's one watch, whichever Keras it uses."""
+    return Watch(run_folder)
+
+
+@functools.lru_cache(maxsize=None)
+def _callback_class(base: Any) -> Callable[[Watch, int], Any]:  # noqa: ANN401  # Keras's own class
+    class EpochLog(base):  # type: ignore[misc]  # a class known only at run time
+        # Keras 2: the batch's logs are not ours to read, so they need not leave the GPU.
+        _supports_tf_logs = True
+
+        def __init__(self, watch: Watch, number: int) -> None:
+            super().__init__()
+            self._watch = watch
+            self._number = number
+            self._began_s = 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+            self._began_s = time.monotonic()
+
+        # Not the batch's end: Keras 3 runs fits without callbacks there asynchronously.
+        def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+            if self._watch.must_stop():
+                self.model.stop_training = True
+
+        def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+            if self._watch.must_stop():
+                self.model.stop_training = True
+            try:
+                now = datetime.now(timezone.utc)
+                self._watch.write(
+                    {
+                        "fit": self._number,
+                        "epoch": int(epoch),
+                        "epochs": (self.params or {}).get("epochs"),
+                        "at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                        "seconds": round(time.monotonic() - self._began_s, 3),
+                        "metrics": _numbers(logs or {}),
+                    }
+                )
+            except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
+                self._watch.give_up(error)
+
+    return EpochLog
+
+
+def _add(callbacks: Any, ours: Any, model: object) -> Any:  # noqa: ANN401  # Keras's many forms
+    """What the user gave as `callbacks`, with ours as the last."""
+    if callbacks is None:
+        return [ours]
+    if isinstance(callbacks, (list, tuple)):
+        return [*callbacks, ours]
+    if hasattr(callbacks, "callbacks") and hasattr(callbacks, "append"):
+        # A CallbackList: the user's own object, which may come back for the next fit.
+        kept = [one for one in callbacks.callbacks if type(one) is not type(ours)]
+        callbacks.callbacks[:] = [*kept, ours]
+        ours.set_model(model)
+        ours.set_params(getattr(callbacks, "params", None))
+        return callbacks
+    return [callbacks, ours]
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics that are single numbers."""
+    numbers: dict[str, float | None] = {}
+    for name, value in logs.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        numbers[str(name)] = number if math.isfinite(number) else None
+    return numbers
+
+
+def _say(text: str) -> None:
+    # Not sys.stderr: a signal may come while the script is in the middle of writing to it.
+    os.write(2, f"trainshed: {text}\n".encode())
