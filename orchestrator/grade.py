@@ -1,0 +1,250 @@
+"""Grades models in a process of their own: what comes out is verdicts. No TensorFlow here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.confine import Limits as Limits
+from orchestrator.errors import UsageError
+from orchestrator.modelcheck import suffix
+from orchestrator.verdict import Outcome, Verdict, one_line, points
+
+# What importing TensorFlow may take; 5 s on a laptop, a minute from a cold network disk.
+START_S = 300.0
+# What answering may take beyond a model's own time: another import where forking is unsafe.
+GRACE_S = 60.0
+CHUNK_BYTES = 1024 * 1024
+NOISE_BYTES = 4 * 1024
+
+# The environment of a process that opens hostile files: nothing that could hold a secret.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "USERPROFILE")
+FIXED = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model file, and the category's grader that it is put before."""
+
+    category: str
+    model: Path
+    grader: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is being done now, for which category."""
+
+    category: str
+    doing: str
+
+
+def grade(
+    candidates: Sequence[Candidate],
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
+    tell: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[Verdict]:
+    """Give each candidate's verdict as soon as it is there, in order.
+
+    TensorFlow is imported once for all, and not at all when no file is worth it. Every file is
+    hashed while it is copied, and the copy is graded: the verdict is of the bytes its sha256
+    names, whatever happens to the file meanwhile. Leaving the iteration, also by Ctrl-C, ends
+    the process and removes the copies.
+
+    Raises:
+        UsageError: TensorFlow is not installed; nothing was done.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UsageError("grading needs TensorFlow", fix="pip install 'trainshed[grade]'")
+    return _verdicts(candidates, limits, tell)
+
+
+def _verdicts(
+    candidates: Sequence[Candidate], limits: Limits, tell: Callable[[Progress], None]
+) -> Iterator[Verdict]:
+    with tempfile.TemporaryDirectory(prefix="trainshed-grade-") as name, _Grading(name) as grading:
+        for number, candidate in enumerate(candidates):
+            folder = Path(name, str(number))
+            folder.mkdir()
+            copy = _take(candidate.model, folder, limits.model_bytes)
+            if copy.fault:
+                answer: dict[str, Any] = {"outcome": "invalid", "reason": copy.fault}
+            else:
+                tell(Progress(candidate.category, "grading"))
+                answer = grading.ask(copy.path, candidate.grader, limits)
+            yield _verdict(candidate.category, answer, copy)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    path: Path
+    sha256: str | None = None
+    size_bytes: int | None = None
+    fault: str = ""
+
+
+def _take(model: Path, folder: Path, limit_bytes: int) -> _Copy:
+    """Copy a model file and hash what is copied, or say why it is not worth it."""
+    try:
+        found = model.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return _Copy(model, fault="the model is not a file")
+        if found.st_size > limit_bytes:
+            fault = f"the model has {found.st_size} bytes, more than {limit_bytes}"
+            return _Copy(model, None, found.st_size, fault)
+        with model.open("rb") as source:
+            head = source.read(64)
+            path = folder / f"model{suffix(head)}"
+            source.seek(0)
+            digest = hashlib.sha256()
+            with path.open("wb") as target:
+                # No further than the limit, for it may still be growing.
+                for _ in range(limit_bytes // CHUNK_BYTES + 1):
+                    chunk = source.read(CHUNK_BYTES)
+                    digest.update(chunk)
+                    target.write(chunk)
+                size = target.tell()
+    except FileNotFoundError:
+        return _Copy(model, fault="there is no model file")
+    except OSError as error:
+        return _Copy(model, fault=f"the model cannot be read: {error.strerror}")
+    fault = ""
+    if not size:
+        fault = "the model file is empty"
+    elif not path.suffix:
+        fault = one_line(f"not a Keras model, neither .h5 nor .keras: it begins with {head[:24]!r}")
+    return _Copy(path, digest.hexdigest(), size, fault)
+
+
+class _Grading:
+    """The process that grades, started with the first question.
+
+    It and its forks are in a group of their own: Ctrl-C reaches this process only, which then
+    ends them. Should this one be killed, the end of its pipe tells them.
+    """
+
+    def __init__(self, scratch: str) -> None:
+        self.scratch = scratch
+        self.noise = Path(scratch, "noise")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> _Grading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is None:
+            return
+        if sys.platform == "win32":
+            self.process.kill()
+        else:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # all of them have ended
+        self.process.communicate()
+
+    def start(self) -> None:
+        package = Path(__file__).parent.parent
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        places = {"PYTHONPATH": str(package)}
+        for name in ("KERAS_HOME", "TMPDIR", "TEMP", "TMP"):
+            places[name] = self.scratch
+        with self.noise.open("wb") as noise:
+            self.process = subprocess.Popen(
+                # -P: a keras.py in the user's folder is not the one meant.
+                (sys.executable, "-P", "-m", "orchestrator.grading"),
+                cwd=self.scratch,
+                env={**environment, **FIXED, **places},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=noise,
+                start_new_session=True,
+            )
+
+    def ask(self, model: Path, grader: Path, limits: Limits) -> dict[str, Any]:
+        """The answer about one model; a `broken` one when the process does not give it."""
+        if self.process is None:
+            self.start()
+            answer = self._hear(START_S)
+            if "outcome" in answer:
+                return answer
+        assert self.process is not None
+        assert self.process.stdin is not None
+        request = {"model": str(model), "grader": str(grader.absolute()), "limits": asdict(limits)}
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it is gone: what is heard says so
+        # It keeps the limit itself; this is for one that no longer does.
+        return self._hear(limits.time_s + GRACE_S)
+
+    def _hear(self, patience_s: float) -> dict[str, Any]:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        patience = threading.Timer(patience_s, self.process.kill)
+        patience.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            patience.cancel()
+        if line.endswith(b"\n"):
+            answer = json.loads(line)
+            assert isinstance(answer, dict)
+            return answer
+        status = self.process.wait()
+        noise = self.noise.read_bytes()[-NOISE_BYTES:].decode(errors="replace")
+        last = " | ".join(noise.splitlines()[-3:])
+        reason = f"the grading process ended with status {status}: {last}"
+        return {"outcome": "broken", "reason": one_line(reason)}
+
+
+def _verdict(category: str, answer: dict[str, Any], copy: _Copy) -> Verdict:
+    """What an answer says. A model that took over its process can forge its own, no more."""
+    value = points_ = None
+    try:
+        outcome = Outcome(answer["outcome"])
+        reason = one_line(str(answer.get("reason", "")))
+        thresholds = tuple(float(number) for number in answer.get("thresholds", ()))
+        higher_is_better = answer.get("higher_is_better", True) is True
+        if outcome is Outcome.GRADED:
+            value = float(answer["value"])
+            points_ = points(value, thresholds[:5], higher_is_better)
+    except (KeyError, TypeError, ValueError) as error:
+        outcome, thresholds, higher_is_better = Outcome.INVALID, (), True
+        reason = one_line(f"its grading gave what cannot be read: {error}")
+    return Verdict(
+        category=category,
+        outcome=outcome,
+        points=points_,
+        metric=one_line(str(answer.get("metric", "")), 80),
+        value=value,
+        thresholds=thresholds,
+        higher_is_better=higher_is_better,
+        reason=reason,
+        sha256=copy.sha256,
+        size_bytes=copy.size_bytes,
+        graded_at=datetime.now(UTC),
+        versions=one_line(str(answer.get("versions", "")), 80),
+    )

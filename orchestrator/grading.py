@@ -1,0 +1,276 @@
+"""The grading process: `python -m orchestrator.grading`, started by `grade`, never imported by it.
+
+It imports TensorFlow once, then answers requests, one JSON object a line on stdin, with one line
+each on stdout, until stdin ends. Each model is graded by a confined fork, so that a crash costs
+one verdict only. Forking is safe while TensorFlow has started no threads: they start with the
+first operation, and this process runs none (60 of 60 forks loaded and predicted; 0.3 s each,
+where an import takes 5 s). Where forking is not (see `confine`), a process is started per model.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestrator import modelcheck
+from orchestrator.confine import FORKS, Abandoned, Ending, Limits, confine, run_forked, run_spawned
+from orchestrator.grader import Broken, Data, Grader, fits, read, shown
+from orchestrator.verdict import Outcome, one_line
+
+Answer = dict[str, Any]
+"""`outcome`, `reason`, `versions`, and where known `value`, `metric`, `thresholds`,
+`higher_is_better`."""
+
+Model = Any
+"""A `keras.Model`; keras has no types."""
+
+# More would start threads whose stacks count against the memory limit, 8 MB each.
+THREADS = 4
+
+GRADERS_STAGES = ("read the grader", "make the held-out data", "score the predictions")
+
+
+class Invalid(Exception):
+    """The model's fault."""
+
+
+def main() -> None:
+    """Serve requests, or with the argument `one` answer a single one and confine oneself."""
+    # Whatever prints to stdout, TensorFlow or a grader, must not be taken for an answer.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    if sys.argv[1:] == ["one"]:
+        request = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        _import_framework()
+        confine(Limits(**request["limits"]), Path(request["model"]).parent)
+        examine(request, answers)
+        return
+    if FORKS:
+        _import_framework()
+    _say(answers, {})
+    for line in sys.stdin:
+        try:
+            _say(answers, _serve(line, answers))
+        except Abandoned:
+            return
+
+
+def _say(descriptor: int, message: Answer) -> None:
+    os.write(descriptor, json.dumps(message).encode() + b"\n")
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _import_framework() -> None:
+    """Import TensorFlow and run nothing on it."""
+    import tensorflow as tf
+
+    threads = min(THREADS, os.cpu_count() or 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _serve(line: str, answers: int) -> Answer:
+    request = json.loads(line)
+    limits = Limits(**request["limits"])
+    if not FORKS:
+        command = (sys.executable, "-P", "-m", "orchestrator.grading", "one")
+        return conclude(run_spawned(command, line.encode(), limits), limits)
+
+    def work() -> None:
+        os.close(answers)
+        record = os.dup(1)
+        os.dup2(2, 1)
+        examine(request, record)
+
+    return conclude(run_forked(work, limits, Path(request["model"]).parent, leash=0), limits)
+
+
+def conclude(ending: Ending, limits: Limits) -> Answer:
+    """What a grading's output and its end amount to. Pure."""
+    answer: Answer = {}
+    for line in ending.output.splitlines():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # cut by the end
+        if isinstance(said, dict):
+            answer.update(said)
+    stage = str(answer.pop("stage", "start"))
+    if "outcome" in answer:
+        return answer
+    outcome = Outcome.BROKEN if stage in GRADERS_STAGES else Outcome.INVALID
+    who = "the grader" if outcome is Outcome.BROKEN else "the model"
+    last = " | ".join(ending.noise.strip().splitlines()[-3:])
+    if ending.timed_out:
+        reason = f"{who} took more than {limits.time_s:g} s, up to where it had to {stage}"
+    elif _is_memory(ending.noise):
+        reason = (
+            f"{who} wanted more than {limits.memory_bytes / 2**30:.1f} GiB of memory to {stage}"
+        )
+    else:
+        code = ending.code
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        reason = f"{who} ended the process that had to {stage}, with {how}: {last}"
+    return {**answer, "outcome": outcome.value, "reason": one_line(reason)}
+
+
+def _is_memory(text: str) -> bool:
+    signs = ("bad_alloc", "OOM when allocating", "MemoryError", "ResourceExhausted")
+    return any(sign in text for sign in signs)
+
+
+def examine(request: dict[str, Any], record: int) -> None:
+    """Grade one model, in the confined process, and write what is found to `record`."""
+    import keras
+    import tensorflow as tf
+
+    tell = partial(_say, record)
+    tell({"versions": f"tensorflow {tf.__version__}, keras {keras.__version__}"})
+    path = Path(request["model"])
+    try:
+        tell({"stage": "read the grader"})
+        grader = read(Path(request["grader"]))
+        tell({"metric": grader.metric, "higher_is_better": grader.higher_is_better})
+        tell({"thresholds": grader.thresholds})
+        tell({"stage": "be checked"})
+        saved_by = check(path, request["limits"]["model_bytes"])
+        tell({"stage": "make the held-out data"})
+        x, y = grader.held_out()
+        tell({"stage": "load"})
+        model = _load(path, saved_by)
+        _check_shapes(model, grader)
+        tell({"stage": "predict"})
+        predictions = _predict(model, x, grader)
+        tell({"stage": "score the predictions"})
+        tell({"value": grader.score(y, predictions), "outcome": Outcome.GRADED.value})
+    except Invalid as fault:
+        tell({"outcome": Outcome.INVALID.value, "reason": one_line(str(fault))})
+    except Broken as fault:
+        tell({"outcome": Outcome.BROKEN.value, "reason": one_line(str(fault))})
+
+
+def check(path: Path, unpacked_bytes: int) -> str:
+    """Judge a file without loading it; the version of Keras that saved it, "" when it says none.
+
+    Raises:
+        Invalid: it must not be loaded.
+    """
+    import h5py
+
+    def refuse(fault: str) -> None:
+        if fault:
+            raise Invalid(fault)
+
+    def judge_hdf5(file: modelcheck.File) -> None:
+        refuse(modelcheck.hdf5_fault(file, unpacked_bytes))
+
+    with _blaming_the_model("be opened"):
+        if path.suffix == ".keras":
+            refuse(modelcheck.archive_fault(path, unpacked_bytes))
+            with zipfile.ZipFile(path) as archive:
+                config: Any = archive.read("config.json")
+                saved_by = modelcheck.saved_by(archive)
+                for name in archive.namelist():
+                    if name.endswith(".h5"):
+                        with h5py.File(io.BytesIO(archive.read(name))) as weights:
+                            judge_hdf5(weights)
+        else:
+            with h5py.File(path) as file:
+                judge_hdf5(file)
+                config = file.attrs.get("model_config")
+                saved_by = one_line(str(file.attrs.get("keras_version", "")), 40)
+    if not isinstance(config, str | bytes):
+        raise Invalid("it holds weights but no model: save it with model.save()")
+    refuse(
+        modelcheck.config_fault(config.encode() if isinstance(config, str) else config, _known())
+    )
+    return saved_by
+
+
+def _known() -> frozenset[str]:
+    """What a file may ask Keras for: its classes, and the functions that compute something."""
+    import keras
+
+    functions = (keras.activations, keras.initializers, keras.losses, keras.metrics)
+    classes = (
+        keras.constraints,
+        keras.dtype_policies,
+        keras.layers,
+        keras.models,
+        keras.optimizers,
+        keras.optimizers.schedules,
+        keras.regularizers,
+    )
+    names = {name for part in functions for name in vars(part)}
+    names |= {n for part in classes for n, value in vars(part).items() if isinstance(value, type)}
+    # What a functional model calls itself, though no public module has the name.
+    names.add("Functional")
+    return frozenset(names - modelcheck.FORBIDDEN.keys() - {"deserialize", "serialize", "get"})
+
+
+def _load(path: Path, saved_by: str) -> Model:
+    import keras
+
+    old = f" (Keras {saved_by} saved it, this is Keras {keras.__version__})"
+    with _blaming_the_model("be loaded", note=old if saved_by.startswith("2.") else ""):
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _check_shapes(model: Model, grader: Grader) -> None:
+    with _blaming_the_model("tell its shapes: was it built before it was saved?"):
+        shapes = {
+            "input": (model.input_shape, grader.input_shape),
+            "output": (model.output_shape, grader.output_shape),
+        }
+    for side, (found, wanted) in shapes.items():
+        # Models of several inputs or outputs have a list or dict of shapes.
+        if not isinstance(found, tuple) or not fits(found[1:], wanted):
+            one = shown(found[1:]) if isinstance(found, tuple) else one_line(str(found), 80)
+            raise Invalid(f"{side} shape is {one}, expected {shown(wanted)}")
+
+
+def _predict(model: Model, x: Data, grader: Grader) -> Data:
+    import numpy as np
+
+    with _blaming_the_model("predict"):
+        predictions = np.asarray(model.predict(x, verbose=0))
+        bad = int(np.count_nonzero(~np.isfinite(predictions)))
+    if predictions.shape[:1] != (len(x),) or not fits(predictions.shape[1:], grader.output_shape):
+        found = shown(predictions.shape)
+        raise Invalid(f"predictions are {found}, expected {shown((len(x), *grader.output_shape))}")
+    if bad:
+        raise Invalid(f"{bad} of {predictions.size} predicted values are nan or infinite")
+    return predictions
+
+
+@contextmanager
+def _blaming_the_model(doing: str, note: str = "") -> Iterator[None]:
+    """Turn what a library raises into `Invalid`; want of memory goes on, and ends the process."""
+    try:
+        yield
+    except Invalid:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if _is_memory(text):
+            raise
+        raise Invalid(f"it cannot {doing}{note}: {text}") from error
+
+
+if __name__ == "__main__":
+    main()
