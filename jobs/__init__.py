@@ -1,1 +1,1 @@
-"""What is trained: the practice pack, one folder a category. Data for `train init`, imported by nothing."""
+"""What is trained: the practice pack, a folder a category. Data for `train init`, not code."""

@@ -1,0 +1,41 @@
+# %%
+"""Category 4: is a film review favourable. A first model, to be improved."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+HERE = Path(__file__).parent
+SEED = int(os.environ.get("SEED", "1"))
+
+
+# %%
+def training_data():
+    """Word numbers, int32 [8000, 200], and labels, uint8 [8000], 1 is favourable."""
+    with np.load(HERE / "data" / "train.npz") as data:
+        return data["x"], data["y"]
+
+
+# %%
+def solution_model():
+    tf.keras.utils.set_random_seed(SEED)
+    x, y = training_data()
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Input(shape=(200,)),
+            tf.keras.layers.Embedding(10_000, 8),
+            tf.keras.layers.GlobalAveragePooling1D(),
+            tf.keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
+    model.fit(x, y, epochs=2)
+    return model
+
+
+# %%
+if __name__ == "__main__":
+    model = solution_model()
+    model.save(str(HERE / "mymodel.h5"))
