@@ -1,0 +1,181 @@
+"""The byte stream below SSH: a TCP socket, a ProxyCommand, or a channel through a jump host."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import IO, Protocol
+
+# Enough for the first words of whatever answered, for the message that says it is not SSH.
+GREETING_LIMIT_BYTES = 200
+
+
+class Endpoint(Protocol):
+    """What a socket and a forwarded channel have in common."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes, /) -> int: ...
+    def settimeout(self, timeout_s: float | None, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class Line:
+    """A socket to the SSH library, that gives up when the far end takes nothing any more.
+
+    paramiko repeats a send that timed out for ever, also on a line that died with full buffers;
+    only an exception other than TimeoutError gets it out of there.
+
+    Attributes:
+        greeting: the first bytes that came, at most GREETING_LIMIT_BYTES.
+    """
+
+    def __init__(self, endpoint: Endpoint, limit_s: float, proxy: Proxy | None = None) -> None:
+        self._endpoint = endpoint
+        self._limit_s = limit_s
+        self._proxy = proxy
+        self._closed = False
+        self._stuck_s = 0.0
+        self.greeting = b""
+
+    def recv(self, size: int) -> bytes:
+        data = self._endpoint.recv(size)
+        if len(self.greeting) < GREETING_LIMIT_BYTES:
+            self.greeting = (self.greeting + data)[:GREETING_LIMIT_BYTES]
+        return data
+
+    def send(self, data: bytes) -> int:
+        """As socket.send.
+
+        Raises:
+            TimeoutError: nothing was taken this time; the caller tries again.
+            ConnectionAbortedError: nothing was taken for the whole limit.
+        """
+        started = time.monotonic()
+        try:
+            taken = self._endpoint.send(data)
+        except TimeoutError:
+            # A second at most for each attempt: the time this process was stopped (Ctrl-Z, a
+            # closed lid) is not the line's silence.
+            self._stuck_s += min(time.monotonic() - started, 1.0)
+            if self._stuck_s > self._limit_s:
+                raise ConnectionAbortedError(f"nothing taken for {self._limit_s:g} s") from None
+            raise
+        self._stuck_s = 0.0
+        return taken
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        self._endpoint.settimeout(timeout_s)
+
+    def close(self) -> None:
+        """Close both ways at once, from any thread; never raises."""
+        self._closed = True
+        # A channel says goodbye when it is closed, and its own line may be broken.
+        with contextlib.suppress(OSError, EOFError):
+            if isinstance(self._endpoint, socket.socket):
+                # Wakes the thread that waits in recv(); close() alone does not.
+                self._endpoint.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, EOFError):
+            self._endpoint.close()
+        if self._proxy is not None:
+            self._proxy.stop()
+
+    def said(self) -> str:
+        """What came from the far end, or what the proxy complained of, for a message; may be ""."""
+        heard = self.greeting
+        if not heard and self._proxy is not None:
+            heard = self._proxy.complaint()
+        words = "".join(c if c.isprintable() else " " for c in heard.decode("utf-8", "replace"))
+        return " ".join(words.split())
+
+
+class Proxy:
+    """The process of a ProxyCommand."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+        self._process = process
+        self._stderr = stderr
+        self._complaint = b""
+        self._lock = threading.Lock()
+
+    def complaint(self) -> bytes:
+        """The end of its stderr; ends the process."""
+        self.stop()
+        return self._complaint
+
+    def stop(self) -> None:
+        """End the process, from any thread."""
+        with self._lock:
+            if self._stderr.closed:
+                return
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._stderr.seek(-min(GREETING_LIMIT_BYTES, self._stderr.seek(0, 2)), 2)
+            self._complaint = self._stderr.read()
+            self._stderr.close()
+
+
+def dial(host: str, port: int, *, timeout_s: float, limit_s: float) -> Line:
+    """A TCP connection.
+
+    Raises:
+        OSError: refused, timed out, unknown name (socket.gaierror), no route.
+    """
+    connection = socket.create_connection((host, port), timeout=timeout_s)
+    # Calls to the agent are small frames; Nagle's algorithm would hold each back for a round trip.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Line(connection, limit_s)
+
+
+def through_command(command: str, *, limit_s: float) -> Line:
+    """The stdin and stdout of a ProxyCommand, run by the shell as OpenSSH does.
+
+    Raises:
+        OSError: the shell cannot be started, or this is Windows.
+    """
+    if sys.platform == "win32":
+        raise OSError("ProxyCommand is not supported on Windows; ProxyJump is")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        # A file, because nobody would drain a pipe; Proxy.stop() closes it.
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=stderr,
+            )
+        except OSError:
+            ours.close()
+            stderr.close()
+            raise
+    return Line(ours, limit_s, Proxy(process, stderr))
+
+
+def why_unreachable(
+    error: BaseException, host: str, port: int, timeout_s: float
+) -> tuple[str, str]:
+    """Why there is no line to a server, and what to do about it."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused", (
+            f"check that the machine is up and that its SSH server listens on port {port}"
+        )
+    if isinstance(error, TimeoutError) or "Timeout" in str(error):
+        return f"no answer for {timeout_s:g} s", (
+            "check that the machine is on, that its address is still the same, and that its "
+            f"firewall lets you in on port {port}"
+        )
+    # A name that cannot even be asked for (too long, empty part) is a UnicodeError.
+    if isinstance(error, (socket.gaierror, ValueError)):
+        return f"unknown host name {host}", "check the remote's `host`, and your network"
+    why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+    return (why or type(error).__name__).lower(), "check your network, and the VPN if there is one"

@@ -1,0 +1,400 @@
+"""The connection: login over SSH, and commands as byte streams. The only door to paramiko.
+
+Every failure leaves here as one of our errors. Where paramiko differs from what we need:
+
+- It logs exceptions of its threads; its logger is silenced.
+- `Transport.start_client(timeout=...)` returns as if all were well when the time is up.
+- It asks for the login service again with each key; asyncssh hangs up at the second. Its other
+  transport class does not, but can wait for ever.
+- Waits inside `exec_command` and `send` have no end on a line that died.
+- A failed handshake leaves a timer thread behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import zip_longest
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import paramiko
+
+from orchestrator.channel import Channel, lost
+from orchestrator.errors import ConnectError, LoginRefused
+from orchestrator.hostkeys import Asker, HostKey, KnownKey, admit, known_keys
+from orchestrator.keyoffers import KEY_LIMIT_BYTES, Locked, Offers, Unusable
+from orchestrator.line import Line, dial, through_command, why_unreachable
+from orchestrator.sshconfig import (
+    Destination,
+    Hop,
+    Settings,
+    ask_ssh,
+    config_file,
+    has_ssh,
+    route,
+)
+
+__all__ = ["Asker", "Channel", "Connection", "Destination", "connect", "host_key"]
+
+# Three times the agent's heartbeat. A laptop that slept leaves a line that is dead but never says
+# so; without this limit the next read would wait for ever.
+SILENCE_LIMIT_S = 15.0
+
+# Shorter than the shortest idle limit of a NAT or firewall on the way.
+KEEPALIVE_S = 5
+
+# GCM encrypts and authenticates in one go. No CBC, no SHA-1, no MD5.
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+MACS = (
+    "hmac-sha2-256-etm@openssh.com",
+    "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256",
+    "hmac-sha2-512",
+)
+
+# What paramiko raises for a damaged key file or a server that talks nonsense, beside its own.
+_NONSENSE = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    AssertionError,
+    struct.error,
+)
+_BROKEN = (paramiko.SSHException, EOFError, OSError)
+_FAILED = (*_BROKEN, *_NONSENSE)
+
+_log = logging.getLogger("paramiko")
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
+
+
+class Connection:
+    """A way to a server, through its jump hosts; `connect` opens it.
+
+    Attributes:
+        where: the remote's name, and the server's user, host and port.
+        host_key: the server's, admitted.
+    """
+
+    host_key: HostKey
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._lines: list[Line] = []
+        self._transports: list[paramiko.Transport] = []
+        self._channels: list[Channel] = []
+
+    @property
+    def host_key_fingerprint(self) -> str:
+        return self.host_key.fingerprint
+
+    def execute(self, command: str) -> Channel:
+        """Start a command line of the user's shell on the VM.
+
+        Raises:
+            ConnectError: the server opens no further channel, or runs no commands.
+            ConnectionLost: the line is gone; whether the command was started is not known.
+        """
+        # Closing the socket is the only thing that ends exec_command's wait for an answer.
+        watch = threading.Timer(SILENCE_LIMIT_S, self._lines[0].close)
+        watch.start()
+        transport = self._transports[-1]
+        try:
+            channel = transport.open_session(timeout=SILENCE_LIMIT_S)
+            channel.exec_command(command.encode("utf-8", "surrogateescape"))
+        except paramiko.ChannelException as error:
+            raise ConnectError(
+                f"{self.where} opens no further channel",
+                cause=error.text,
+                fix="raise MaxSessions in its sshd_config, or do less at once",
+            ) from error
+        except _BROKEN as error:
+            # Channels are told of a broken line a moment before the transport says so.
+            transport.join(0.5)
+            if not transport.is_alive():
+                raise lost(self.where, "the line broke") from error
+            raise ConnectError(
+                f"{self.where} runs no commands",
+                cause=str(error),
+                fix="give this user a login shell, and lift the restrictions of this key",
+            ) from error
+        finally:
+            watch.cancel()
+            watch.join()
+        self._channels.append(Channel(channel, self.where, SILENCE_LIMIT_S, _BROKEN))
+        return self._channels[-1]
+
+    def close(self) -> None:
+        """End the connection at once; no thread of it is left. What was not yet read is lost."""
+        # From the outermost on: then nothing says goodbye through a line that takes nothing more.
+        for line, transport in zip_longest(self._lines, self._transports):
+            line.close()
+            if transport is not None:
+                transport.close()
+        for channel in self._channels:
+            channel.close()
+        for transport in self._transports:
+            if transport.ident is not None:
+                transport.join(5)
+            # Ends the timer of a handshake that failed.
+            transport.packetizer.complete_handshake()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _reach(self, hop: Hop, where: str, timeout_s: float) -> None:
+        """Get bytes to and from the next server: from here, or from the last one reached."""
+        try:
+            if self._transports:
+                channel = self._transports[-1].open_channel(
+                    "direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s
+                )
+                line = Line(channel, SILENCE_LIMIT_S)
+            elif hop.proxy_command is not None:
+                line = through_command(hop.proxy_command, limit_s=SILENCE_LIMIT_S)
+            else:
+                line = dial(hop.host, hop.port, timeout_s=timeout_s, limit_s=SILENCE_LIMIT_S)
+        except _FAILED as error:
+            if isinstance(error, paramiko.ChannelException):
+                why, fix = (
+                    f"its jump host says: {error.text}",
+                    "check the address as seen from there",
+                )
+            else:
+                why, fix = why_unreachable(error, hop.host, hop.port, timeout_s)
+            raise ConnectError(f"cannot reach {where}: {why}", fix=fix) from error
+        self._lines.append(line)
+
+    def _shake_hands(
+        self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float
+    ) -> None:
+        """Agree on keys with the server reached last; its host key is not judged yet."""
+        line = self._lines[-1]
+        # Not a socket, but all that paramiko asks of one.
+        transport = paramiko.Transport(cast(socket.socket, line))
+        self._transports.append(transport)
+        options = transport.get_security_options()
+        options.ciphers = CIPHERS
+        options.digests = MACS
+        options.key_types = _known_first(options.key_types, known)
+        transport.banner_timeout = transport.handshake_timeout = timeout_s
+        try:
+            transport.start_client(timeout=2 * timeout_s)
+            key = transport.get_remote_server_key()
+        except _FAILED as error:
+            if transport.remote_version:
+                why, cause = "the SSH handshake broke off", str(error) or type(error).__name__
+            else:
+                why = "what answers there is not an SSH server"
+                silent = isinstance(error.__context__, TimeoutError)
+                cause = f"it said nothing for {timeout_s:g} s" if silent else "it hung up at once"
+                if line.said():
+                    cause = f"it said: {line.said()}"
+            raise ConnectError(
+                f"cannot reach {where}: {why}",
+                cause=cause,
+                fix=f"check host and port of the remote; then: ssh -v -p {hop.port} {hop.host}",
+            ) from error
+        transport.set_keepalive(KEEPALIVE_S)
+        self.host_key = HostKey(key.get_name(), key.asbytes())
+
+    def _log_in(self, hop: Hop, where: str, asker: Asker | None) -> None:
+        """Offer keys to the server reached last until it takes one."""
+        refused = f"cannot log in to {where}"
+        tried: list[str] = []
+        try:
+            with closing(paramiko.Agent()) as agent:
+                held = {
+                    key.asbytes(): (key.comment or key.fingerprint, key) for key in agent.get_keys()
+                }
+                offers = Offers[paramiko.PKey](hop, asker, held, _load_key)
+                for name, key in offers:
+                    tried.append(name)
+                    if self._is_let_in(hop.user, key, refused, tried):
+                        return
+        except _FAILED as error:
+            raise LoginRefused(
+                f"{refused}: the login broke off",
+                cause=f"{str(error) or type(error).__name__}; tried: {', '.join(tried)}",
+                fix=f"see where ssh gets: ssh -v -p {hop.port} {hop.user}@{hop.host}",
+            ) from error
+        raise offers.refusal(refused, tried)
+
+    def _is_let_in(self, user: str, key: paramiko.PKey, refused: str, tried: list[str]) -> bool:
+        transport = self._transports[-1]
+        try:
+            wanted = transport.auth_publickey(user, key)
+        except paramiko.BadAuthenticationType as error:
+            raise LoginRefused(
+                f"{refused}: it takes no keys",
+                cause=f"it takes: {', '.join(error.allowed_types)}",
+                fix="allow PubkeyAuthentication in its sshd_config",
+            ) from error
+        except paramiko.AuthenticationException as error:
+            if transport.is_active() and "timeout" not in str(error):
+                return False
+            raise LoginRefused(
+                f"{refused}: it hung up",
+                cause=f"tried: {', '.join(tried)}",
+                fix="name the right key in the remote's `key`; then no other is tried",
+            ) from error
+        if wanted:
+            raise LoginRefused(
+                f"{refused}: it wants more than a key",
+                cause=f"after {tried[-1]} it asks for: {', '.join(wanted)}",
+                fix="let this user in with a key alone",
+            )
+        return True
+
+
+def connect(
+    destination: Destination,
+    *,
+    asker: Asker | None,
+    known_hosts: Path,
+    accept: str | None = None,
+    timeout_s: float = 10.0,
+) -> Connection:
+    """Log in, through jump hosts where ssh_config names them.
+
+    Args:
+        asker: who answers questions; None where there is no terminal.
+        known_hosts: our own file; read beside the user's and the system's, and the one written.
+        accept: a host key's fingerprint the user has checked beforehand.
+        timeout_s: for each step on the way.
+
+    Raises:
+        UsageError: host or user could be taken for an option of ssh.
+        ConnectError: not reached, or a key file is at fault.
+        HostKeyUnknown, HostKeyChanged, LoginRefused: reached, but no further.
+    """
+    return _open(destination, asker, known_hosts, accept, timeout_s, log_in=True)
+
+
+def host_key(
+    destination: Destination,
+    *,
+    asker: Asker | None,
+    known_hosts: Path,
+    accept: str | None = None,
+    timeout_s: float = 10.0,
+) -> tuple[str, str]:
+    """Type and fingerprint of the host key, admitted as by `connect`, without logging in there.
+
+    Raises:
+        As `connect`; LoginRefused only of a jump host.
+    """
+    with _open(destination, asker, known_hosts, accept, timeout_s, log_in=False) as connection:
+        return connection.host_key.kind, connection.host_key_fingerprint
+
+
+def _open(
+    destination: Destination,
+    asker: Asker | None,
+    own: Path,
+    accept: str | None,
+    timeout_s: float,
+    *,
+    log_in: bool,
+) -> Connection:
+    hops = route(destination, ask_ssh if has_ssh() else _parse_config)
+    connection = Connection(f"{destination.name} ({hops[-1]})")
+    try:
+        for number, hop in enumerate(hops, 1):
+            last = number == len(hops)
+            where = connection.where if last else f"{destination.name}'s jump host ({hop})"
+            known = known_keys(hop.known_as, (own, *hop.known_hosts))
+            connection._reach(hop, where, timeout_s)
+            connection._shake_hands(hop, where, known, timeout_s)
+            key = connection.host_key
+            admit(where, hop.known_as, key, known, asker=asker, accept=accept, own=own)
+            if log_in or not last:
+                connection._log_in(hop, where, asker)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _known_first(kinds: Sequence[str], known: Sequence[KnownKey]) -> tuple[str, ...]:
+    """Host key types in the order to ask for: a known host is then not taken for a changed one
+    because it also has a key of a type paramiko likes better."""
+    mine = {entry.key.kind for entry in known if not entry.marker}
+    if "ssh-rsa" in mine:
+        mine |= {"rsa-sha2-512", "rsa-sha2-256"}
+    return tuple(sorted(kinds, key=lambda kind: kind not in mine))
+
+
+def _parse_config(host: str, user: str | None, port: int | None) -> Settings:
+    """ssh_config as far as paramiko understands it, where there is no ssh to ask.
+
+    Raises:
+        ConnectError: the file cannot be read or understood.
+    """
+    file = Path(config_file() or "~/.ssh/config").expanduser()
+    try:
+        found = paramiko.SSHConfig.from_path(str(file)).lookup(host)
+    except FileNotFoundError:
+        return {}
+    except (*_FAILED, ImportError) as error:
+        raise ConnectError(
+            f"{file} cannot be read", fix="install OpenSSH's ssh, which is asked first"
+        ) from error
+    # Its values are strings, and lists of them where a keyword may come more than once.
+    values: dict[str, str | list[str]] = dict(found)
+    return {key: [value] if isinstance(value, str) else value for key, value in values.items()}
+
+
+def _load_key(file: Path, passphrase: str | None) -> list[tuple[str, paramiko.PKey]]:
+    """The private key in a file, with the certificate beside it first where there is one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Locked: it needs a passphrase.
+        Unusable: unreadable, not a key, or the passphrase is wrong.
+    """
+    certificate = Path(f"{file}-cert.pub")
+    try:
+        if not stat.S_ISREG((status := file.stat()).st_mode) or status.st_size > KEY_LIMIT_BYTES:
+            raise Unusable("not a key file")
+        key = _read_key(file, passphrase)
+        certified = _read_key(file, passphrase) if certificate.is_file() else None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unusable((error.strerror or str(error)).lower()) from error
+    if certified is None:
+        return [(str(file), key)]
+    try:
+        certified.load_certificate(str(certificate))
+    except _FAILED:
+        return [(str(file), key)]
+    return [(str(certificate), certified), (str(file), key)]
+
+
+def _read_key(file: Path, passphrase: str | None) -> paramiko.PKey:
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            return kind.from_private_key_file(str(file), passphrase)
+        except paramiko.PasswordRequiredException as error:
+            raise Locked from error
+        except (paramiko.SSHException, *_NONSENSE):
+            continue
+    raise Unusable("not an Ed25519, ECDSA or RSA private key in OpenSSH or PEM format")

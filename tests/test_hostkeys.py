@@ -1,0 +1,169 @@
+"""known_hosts files, judged against ssh-keygen where it can judge."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ConnectError, HostKeyChanged, HostKeyUnknown
+from orchestrator.hostkeys import HostKey, admit, known_keys, parse, remember
+
+BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
+KEY = HostKey("ssh-ed25519", base64.b64decode(BLOB))
+OTHER = HostKey("ssh-ed25519", KEY.blob[:-1] + b"x")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "is_about"),
+    [
+        ("vm", "vm", True),
+        ("VM", "vm", True),
+        ("vm", "vmx", False),
+        ("a,vm,b", "vm", True),
+        ("10.0.0.?", "10.0.0.7", True),
+        ("*.example.com", "gpu.example.com", True),
+        ("*.example.com", "example.com", False),
+        ("*,!vm", "vm", False),
+        ("!vm,*", "vm", False),
+        ("[vm]:2222", "[vm]:2222", True),
+        ("[vm]:2222", "v", False),
+        ("[*]:2222", "[vm]:2222", True),
+        ("[vm]:2222", "vm", False),
+        ("|1|bm90IDIwIGJ5dGVz|AAAA", "vm", False),
+        ("|1|", "vm", False),
+        ("|1|%%%|x", "vm", False),
+    ],
+)
+def test_a_line_is_about_the_hosts_its_patterns_match(
+    patterns: str, name: str, is_about: bool
+) -> None:
+    assert bool(list(parse(f"{patterns} ssh-ed25519 {BLOB}", name, "f"))) == is_about
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "#",
+        "vm",
+        "vm ssh-ed25519",
+        "# vm ssh-ed25519 AAAA",
+        "vm ssh-ed25519 no=base64",
+        "@x",
+        "é",
+    ],
+)
+def test_a_line_nobody_can_read_is_left_out_and_the_next_still_counts(line: str) -> None:
+    found = list(parse(f"{line}\nvm ssh-ed25519 {BLOB} a comment\r\n", "vm", "f"))
+
+    assert [(entry.key, entry.place) for entry in found] == [(KEY, "f:2")]
+
+
+def test_files_that_are_missing_or_no_text_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(bytes(range(256)))
+
+    assert known_keys("vm", [tmp_path / "missing", tmp_path, tmp_path / "noise"]) == ()
+
+
+def admitted(key: HostKey, lines: str, tmp_path: Path, accept: str | None = None) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(lines)
+    admit(
+        "vm (me@vm:22)",
+        "vm",
+        key,
+        known_keys("vm", [file]),
+        asker=None,
+        accept=accept,
+        own=file,
+    )
+
+
+def test_any_line_with_the_same_key_is_enough(tmp_path: Path) -> None:
+    other = base64.b64encode(OTHER.blob).decode()
+
+    admitted(KEY, f"vm ssh-ed25519 {other}\nvm ssh-ed25519 {BLOB}\n", tmp_path)
+
+
+def test_a_host_known_by_another_type_of_key_has_changed(tmp_path: Path) -> None:
+    with pytest.raises(HostKeyChanged, match="known is ssh-rsa"):
+        admitted(KEY, "vm ssh-rsa AAAA\n", tmp_path, accept=KEY.fingerprint)
+
+
+def test_a_revoked_key_is_refused_even_where_it_is_also_known(tmp_path: Path) -> None:
+    lines = f"vm ssh-ed25519 {BLOB}\n@revoked * ssh-ed25519 {BLOB}\n"
+
+    with pytest.raises(HostKeyChanged, match="is revoked") as caught:
+        admitted(KEY, lines, tmp_path, accept=KEY.fingerprint)
+    assert "known_hosts:2" in caught.value.cause
+
+
+def test_a_certificate_authority_is_no_known_key_and_is_mentioned(tmp_path: Path) -> None:
+    with pytest.raises(HostKeyUnknown) as caught:
+        admitted(KEY, f"@cert-authority * ssh-ed25519 {BLOB}\n", tmp_path)
+    assert "known_hosts:1" in caught.value.cause
+    assert "not supported" in caught.value.cause
+
+
+def test_a_key_that_cannot_be_recorded_is_not_admitted(tmp_path: Path) -> None:
+    with pytest.raises(ConnectError, match="cannot be recorded"):
+        admit("vm", "vm", KEY, (), asker=None, accept=KEY.fingerprint, own=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vm", "[10.0.0.1]:2222", "[fe80::1]:22", "é", "x" * 300])
+@pytest.mark.parametrize("before", ["", "other ssh-ed25519 AAAA\n", "a line without an end"])
+def test_what_is_remembered_is_known(tmp_path: Path, name: str, before: str) -> None:
+    file = tmp_path / "new folder" / "known hosts"
+    if before:
+        file.parent.mkdir()
+        file.write_text(before)
+
+    remember(file, name, KEY)
+    remember(file, name, KEY)
+
+    assert [entry.key for entry in known_keys(name, [file])] == [KEY]
+    assert file.read_text().startswith(before)
+
+
+@pytest.mark.parametrize("name", ["*", "a,b", "#a", "@revoked", "|1|a|b", "a b", "!a", "a?"])
+def test_a_name_with_what_is_special_in_the_file_is_remembered_for_itself_alone(
+    tmp_path: Path, name: str
+) -> None:
+    remember(tmp_path / "file", name, KEY)
+
+    assert [entry.key for entry in known_keys(name, [tmp_path / "file"])] == [KEY]
+    assert known_keys("a", [tmp_path / "file"]) == ()
+
+
+def test_a_host_whose_name_ends_anothers_is_remembered_too(tmp_path: Path) -> None:
+    for name in ("gpu.vm", "vm"):
+        remember(tmp_path / "file", name, KEY)
+
+    assert len(known_keys("vm", [tmp_path / "file"])) == 1
+
+
+def test_many_at_once_leave_whole_lines_and_each_only_once(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    names = [f"host{number % 10}" for number in range(40)]
+    threads = [threading.Thread(target=remember, args=(file, name, KEY)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(file.read_text().splitlines()) == [
+        f"host{number} ssh-ed25519 {BLOB}" for number in range(10)
+    ]
+
+
+def test_the_fingerprint_is_the_one_openssh_shows(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text(f"ssh-ed25519 {BLOB}\n")
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", tmp_path / "key.pub"], capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout.split()[1] == KEY.fingerprint

@@ -1,0 +1,167 @@
+"""The practice VM's own promises; what it shares with sshd is in test_ssh.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import LoginRefused
+from orchestrator.ssh import Destination, connect
+from tests.servers import SshServer, embedded, make_key
+
+START = [sys.executable, "-m", "orchestrator.practicevm"]
+
+
+def test_uploads_are_whole_however_the_pipe_fills(
+    embedded_server: SshServer, tmp_path: Path
+) -> None:
+    known = embedded_server.trusted(tmp_path)
+    with connect(embedded_server.destination, asker=None, known_hosts=known) as connection:
+        for size in range(3_000_000, 3_030_000, 1_000):
+            channel = connection.execute("wc -c")
+            channel.write(bytes(size))
+            channel.close_write()
+
+            assert int(channel.read(100)) == size
+
+
+def test_a_command_is_hung_up_when_its_connection_drops(
+    embedded_server: SshServer, tmp_path: Path
+) -> None:
+    known = embedded_server.trusted(tmp_path)
+    with connect(embedded_server.destination, asker=None, known_hosts=known) as connection:
+        pid = int(connection.execute("echo $$; exec sleep 1000").read(100))
+
+    deadline = time.monotonic() + 5
+    while _runs(pid):
+        assert time.monotonic() < deadline, "it is still running"
+        time.sleep(0.01)
+
+
+def test_the_host_key_and_the_client_key_outlive_a_restart(tmp_path: Path) -> None:
+    with embedded(tmp_path / "vm") as first:
+        before = first.known_hosts.read_text().split()[2], first.key.read_text()
+    assert not (first.home / ".practice" / "ready.json").exists()
+
+    process = subprocess.Popen([*START, first.home])
+    try:
+        facts = _ready(first.home, process)
+        assert (str(facts["host_key"]).split()[2], Path(str(facts["key"])).read_text()) == before
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_what_it_says_when_ready_is_enough_to_log_in(tmp_path: Path) -> None:
+    home = tmp_path / 'it\'s\n"home"'
+    process = subprocess.Popen([*START, home])
+    try:
+        facts = _ready(home, process)
+        known = tmp_path / "known_hosts"
+        known.write_text(f"{facts['host_key']}\n")
+        where = Destination(
+            "vm", "127.0.0.1", str(facts["user"]), int(str(facts["port"])), str(facts["key"])
+        )
+        with connect(where, asker=None, known_hosts=known) as connection:
+            assert connection.execute("pwd").read(1000).decode() == f"{home}\n"
+        assert facts["pid"] == process.pid
+        for name in ("host_key", "client_key"):
+            assert (home / ".practice" / name).stat().st_mode & 0o777 == 0o600
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def test_a_second_one_on_the_same_home_is_refused(embedded_server: SshServer) -> None:
+    ready = embedded_server.home / ".practice" / "ready.json"
+    before = ready.read_text()
+
+    second = subprocess.run([*START, embedded_server.home], capture_output=True, text=True)
+
+    assert second.returncode != 0
+    assert second.stderr == f"a practice VM already runs in {embedded_server.home}\n"
+    assert ready.read_text() == before
+
+
+def test_one_that_was_killed_leaves_no_lock_behind(tmp_path: Path) -> None:
+    first = subprocess.Popen([*START, tmp_path])
+    _ready(tmp_path, first)
+    first.kill()
+    first.wait()
+
+    second = subprocess.Popen([*START, tmp_path])
+    try:
+        assert _ready(tmp_path, second)["pid"] == second.pid
+    finally:
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(10) == 0
+
+
+def test_a_port_that_is_taken_ends_it_with_the_reason(
+    embedded_server: SshServer, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*START, tmp_path, "--port", str(embedded_server.port)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("the practice VM cannot listen: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_stopping_it_ends_its_commands(tmp_path: Path) -> None:
+    with embedded(tmp_path / "vm") as server:
+        known = server.trusted(tmp_path)
+        connection = connect(server.destination, asker=None, known_hosts=known)
+        pid = int(connection.execute("echo $$; exec sleep 1000").read(100))
+    connection.close()
+
+    deadline = time.monotonic() + 5
+    while _runs(pid):
+        assert time.monotonic() < deadline, "it is still running"
+        time.sleep(0.01)
+
+
+def test_no_other_key_and_no_other_user_is_let_in(
+    embedded_server: SshServer, tmp_path: Path
+) -> None:
+    known = embedded_server.trusted(tmp_path)
+    stranger = make_key(tmp_path / "stranger")
+    for user, key in (
+        (embedded_server.user, stranger),
+        ("root2", embedded_server.key),
+    ):
+        where = Destination("vm", embedded_server.host, user, embedded_server.port, str(key))
+        with pytest.raises(LoginRefused):
+            connect(where, asker=None, known_hosts=known)
+
+
+def _ready(home: Path, process: subprocess.Popen[bytes]) -> dict[str, object]:
+    """What ready.json says once this process wrote it."""
+    deadline = time.monotonic() + 15
+    while True:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        try:
+            facts: dict[str, object] = json.loads((home / ".practice" / "ready.json").read_text())
+        except FileNotFoundError:
+            facts = {}
+        if facts.get("pid") == process.pid:
+            return facts
+        time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and not only waiting for its parent to ask how it ended."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
