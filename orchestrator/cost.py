@@ -283,8 +283,8 @@ def _best(grades: Iterable[Grade]) -> int | None:
 def format_money(amount: Decimal, currency: str) -> str:
     """`$0.42`, `0.42 EUR`; under a cent `$0.0042`. What is not zero never reads as zero."""
     digits, under = f"{abs(amount):.2f}", ""
-    if 0 < abs(amount) < Decimal("0.01"):
-        digits = f"{abs(amount):.4f}".rstrip("0")
+    if 0 < abs(amount) < Decimal("0.00995"):
+        digits = f"{abs(amount):.4f}"
         if Decimal(digits) == 0:
             digits, under = "0.0001", "under "
     sign = "-" if amount < 0 else ""

@@ -192,7 +192,7 @@ class PracticeVM:
 
 async def _is_sent(process: asyncssh.SSHServerProcess[bytes]) -> bool:
     """Wait for the end of both outputs; False when the channel is closed before."""
-    sent = asyncio.gather(process.stdout.drain(), process.stderr.drain(), return_exceptions=True)
+    sent = asyncio.create_task(_drain(process.stdout, process.stderr))
     # asyncssh leaves drain() waiting when the connection drops during a redirect.
     closed = asyncio.ensure_future(process.channel.wait_closed())
     try:
@@ -201,6 +201,11 @@ async def _is_sent(process: asyncssh.SSHServerProcess[bytes]) -> bool:
     finally:
         sent.cancel()
         closed.cancel()
+
+
+async def _drain(*outputs: asyncssh.SSHWriter[bytes]) -> None:
+    # In a task, which takes the outcome of a gather that is cancelled; nobody else would.
+    await asyncio.gather(*(output.drain() for output in outputs), return_exceptions=True)
 
 
 async def _feed(source: asyncssh.SSHReader[bytes], sink: asyncio.StreamWriter) -> None:
