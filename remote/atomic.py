@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 
@@ -38,6 +39,29 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink() if temporary.exists() else None
         raise
     sync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove the file or folder, so that no half of it ever stands under its name.
+
+    Gone already is no error. A crash leaves half a folder under a temporary name beside it.
+
+    Raises:
+        OSError: no permission.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    temporary = temporary_beside(path)
+    try:
+        path.rename(temporary)
+    except FileNotFoundError:
+        return
+    for folder, names, _ in os.walk(str(temporary)):
+        for inner in (Path(folder) / name for name in names):
+            if not inner.is_symlink():
+                inner.chmod(0o700)  # a job may have left folders that nothing can be removed from
+    shutil.rmtree(temporary)
 
 
 def sync_folder(folder: Path) -> None:

@@ -101,10 +101,10 @@ def _value(kind: Any, data: object, where: str) -> object:  # noqa: ANN401  # a 
     if dataclasses.is_dataclass(kind):
         return decode(typing.cast("Type[object]", kind), data, where)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        try:
-            return kind(data)
-        except ValueError as error:
-            raise Malformed(f"{where}: unknown value {str(data)[:80]!r}") from error
+        for member in kind:
+            if type(data) is type(member.value) and data == member.value:
+                return member
+        raise Malformed(f"{where}: unknown value, found {_kind(data)}")
     # bool is an int to isinstance, hence the exact types; a whole float may arrive as an int.
     if kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
         # Compared before it is converted: an int may be larger than any float.
@@ -117,4 +117,9 @@ def _value(kind: Any, data: object, where: str) -> object:  # noqa: ANN401  # a 
 
 
 def _kind(data: object) -> str:
-    return "null" if data is None else f"{type(data).__name__} {str(data)[:40]!r}"
+    if data is None:
+        return "null"
+    if isinstance(data, (dict, list)):
+        # Not its text, which may be as deep as Python can nest calls, and longer than memory.
+        return "an object" if isinstance(data, dict) else "a list"
+    return f"{type(data).__name__} {str(data)[:40]!r}"

@@ -68,7 +68,7 @@ def decode_tree(data: bytes) -> Tree:
     """
     try:
         rows = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadTree("not JSON") from error
     if not isinstance(rows, list):
         raise BadTree("not a list of entries")
@@ -91,9 +91,10 @@ def check_path(path: str) -> None:
     """Accept a relative path of plain names, else say what is wrong with it.
 
     Raises:
-        BadTree: absolute, empty, `.` or `..` parts, NUL, or longer than Linux takes.
+        BadTree: absolute, empty, `.` or `..` parts, NUL, longer than Linux takes, or no text that
+            a file name can hold.
     """
-    raw = path.encode("utf-8", "surrogateescape")
+    raw = _raw(path)
     if not path or path.startswith("/"):
         raise BadTree(f"{path[:80]!r} is not a relative path")
     if len(raw) > PATH_LIMIT_BYTES:
@@ -103,8 +104,15 @@ def check_path(path: str) -> None:
     for name in path.split("/"):
         if name in ("", ".", ".."):
             raise BadTree(f"{path[:80]!r} is not made of plain names")
-        if len(name.encode("utf-8", "surrogateescape")) > NAME_LIMIT_BYTES:
+        if len(_raw(name)) > NAME_LIMIT_BYTES:
             raise BadTree(f"{name[:80]!r}... is longer than {NAME_LIMIT_BYTES} bytes")
+
+
+def _raw(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BadTree(f"{name[:80]!r} is no file name") from error
 
 
 def link_leaves(path: str, target: str) -> bool:
@@ -126,13 +134,13 @@ def _decode_row(row: object) -> tuple[str, Entry]:
     path, kind, size_bytes, sha256, executable, target = row
     # bool is an int to isinstance, hence the exact types.
     if [type(part) for part in row] != [str, str, int, str, bool, str]:
-        raise BadTree(f"entry {str(path)[:80]!r} has a part of the wrong type")
-    try:
-        check_path(path)
-    except UnicodeEncodeError as error:
-        raise BadTree(f"{path[:80]!r} is no file name") from error
+        name = path[:80] if isinstance(path, str) else type(path).__name__
+        raise BadTree(f"entry {name!r} has a part of the wrong type")
+    check_path(path)
     if kind == LINK:
-        if sha256 or size_bytes or executable or "\0" in target or link_leaves(path, target):
+        if sha256 or size_bytes or executable:
+            raise BadTree(f"link {path[:80]!r} has a content")
+        if len(_raw(target)) > PATH_LIMIT_BYTES or "\0" in target or link_leaves(path, target):
             raise BadTree(f"link {path[:80]!r} points to {target[:80]!r}, outside the tree")
     elif kind != FILE or target or not is_digest(sha256):
         raise BadTree(f"entry {path[:80]!r} is neither a file nor a link")

@@ -1,0 +1,95 @@
+"""What a machine has: interpreter, GPUs as the driver and as the framework see them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from typing import List, Tuple
+
+from remote.environment import SetupFailed, environment_python, find_python
+from remote.gpu import GpuTrouble, read_gpus
+from remote.protocol import Examine, Examined
+from remote.store import Store
+
+# Importing TensorFlow took 5 s on a laptop's SSD and minutes on a cold network disk.
+_FRAMEWORK_LIMIT_S = 180.0
+
+_ANSWER = "trainshed: "
+
+_QUESTION = f"""
+import json
+import tensorflow as tf
+name = "tensorflow " + tf.__version__
+try:
+    import keras
+    name += ", keras " + keras.__version__
+except Exception:
+    pass
+gpus = [d.name for d in tf.config.list_physical_devices("GPU")]
+print("\\n{_ANSWER}" + json.dumps([name, gpus]))
+"""
+
+
+def examine(store: Store, call: Examine) -> Examined:
+    """Look at the machine; every trouble is told, none is raised."""
+    driver, driver_trouble = _driver()
+    python, framework, trouble = "", "", ""
+    gpus: Tuple[str, ...] = ()
+    try:
+        python = find_python(call.python)
+        if call.requirements:
+            python = environment_python(store, python, call.requirements.encode()) or python
+        if call.framework:
+            framework, gpus, trouble = _framework(store, python)
+    except SetupFailed as error:
+        trouble = str(error)
+    except OSError as error:
+        trouble = f"{python} cannot be executed: {error.strerror}"
+    return Examined(python, driver, driver_trouble, framework, gpus, trouble, _writable(store))
+
+
+def _driver() -> Tuple[Tuple[str, ...], str]:
+    try:
+        gpus = read_gpus()
+    except GpuTrouble as error:
+        return (), str(error)
+    return tuple(f"{g.name}, {g.memory_total_mib} MiB, driver {g.driver}" for g in gpus), ""
+
+
+def _framework(store: Store, python: str) -> Tuple[str, Tuple[str, ...], str]:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            [python, "-c", _QUESTION], stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        end = time.monotonic() + _FRAMEWORK_LIMIT_S
+        while process.poll() is None:
+            if time.monotonic() >= end:
+                process.kill()
+                process.wait()
+                return "", (), f"importing it took more than {_FRAMEWORK_LIMIT_S:g} s"
+            store.tick()
+            time.sleep(0.05)
+        out.seek(0)
+        err.seek(0)
+        lines: List[str] = out.read().decode("utf-8", "replace").split("\n")
+        last = err.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+    if process.returncode:
+        return "", (), last[:300] or f"the question ended with {process.returncode}"
+    # Last, but for what a library prints at its end.
+    answers = [line for line in lines if line.startswith(_ANSWER)]
+    if not answers:
+        return "", (), "the question was not answered"
+    name, gpus = json.loads(answers[-1][len(_ANSWER) :])
+    return str(name), tuple(map(str, gpus)), ""
+
+
+def _writable(store: Store) -> str:
+    """What keeps the store from being written to; empty if nothing does."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=str(store.root)) as file:
+            file.write(b"x" * 4096)
+    except OSError as error:
+        return str(error)
+    return ""

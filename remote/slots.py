@@ -1,0 +1,144 @@
+"""The queue without a daemon: supervisors wait for slots in the order of their tickets.
+
+A slot is a held lock (`locks/gpu0`), so that a dead holder frees it by itself. A ticket is an
+empty file `queue/<number>-<run id>`; it counts only while its run's supervisor lives.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Tuple, Union
+
+from remote.gpu import Gpu, GpuTrouble, read_gpu_processes, read_gpus
+from remote.lock import holding, is_held, take
+from remote.runfolder import RunFolder, RunRequest
+from remote.store import Store
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a run may use from now on.
+
+    Attributes:
+        names: of the slots held.
+        gpus: indexes for CUDA_VISIBLE_DEVICES; None leaves the job to see what there is.
+        descriptors: of the held locks; the slots are free when they are closed.
+    """
+
+    names: Tuple[str, ...]
+    gpus: Optional[Tuple[int, ...]]
+    descriptors: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Attributes:
+    reason: who or what is in front, for the user.
+    """
+
+    reason: str
+
+
+def take_ticket(store: Store, run_id: str) -> None:
+    """Put the run at the end of the queue, once; a run that has a ticket keeps its place."""
+    queue = store.root / "queue"
+    with holding(store.lock_path("queue"), meanwhile=store.tick):
+        tickets = _tickets(store)
+        if all(_run_of(ticket) != run_id for ticket in tickets):
+            last = max((int(ticket.name.partition("-")[0]) for ticket in tickets), default=0)
+            (queue / f"{last + 1:012d}-{run_id}").touch()
+
+
+def drop_ticket(store: Store, run_id: str) -> None:
+    """Leave the queue."""
+    for ticket in _tickets(store):
+        if _run_of(ticket) == run_id:
+            ticket.unlink()
+
+
+def try_slots(store: Store, request: RunRequest) -> Union[Slots, Waiting]:
+    """The run's slots, if it is its turn and enough are free; else what it waits for.
+
+    On a machine without GPUs (declared, or seen) the one slot is `cpu0`. A job that wants no GPU
+    waits for nothing and sees none.
+    """
+    if request.gpus == 0:
+        return Slots((), (), ())
+    with holding(store.lock_path("dispatch"), meanwhile=store.tick):
+        ahead = _ahead(store, request.run_id)
+        if ahead:
+            more = f" and {len(ahead) - 1} more" if len(ahead) > 1 else ""
+            return Waiting(f"behind {ahead[0]}{more}")
+        # Asked only at the head of the queue: nvidia-smi may take a second.
+        try:
+            seen = read_gpus() if request.slots != 0 else ()
+        except GpuTrouble as trouble:
+            return Waiting(f"the GPU driver does not answer: {trouble}")
+        count = len(seen) if request.slots is None else request.slots
+        if count:
+            names = tuple(f"gpu{index}" for index in range(count))
+            return _take(store, names, request.gpus, seen)
+        return _take(store, ("cpu0",), 1, seen)
+
+
+def _take(
+    store: Store, names: Tuple[str, ...], needed: int, seen: Tuple[Gpu, ...]
+) -> Union[Slots, Waiting]:
+    taken: List[Tuple[str, int]] = []
+    busy: List[str] = []
+    for name in names:
+        descriptor = take(store.lock_path(name))
+        if descriptor is None:
+            busy.append(f"{name} is taken by another run")
+            continue
+        # Asked only now: on a slot of ours, the process would be our own run's.
+        stranger = _stranger(name, seen)
+        if stranger:
+            os.close(descriptor)
+            busy.append(stranger)
+            continue
+        taken.append((name, descriptor))
+        if len(taken) == needed:
+            indexes = None if names == ("cpu0",) else tuple(int(name[3:]) for name, _ in taken)
+            return Slots(
+                tuple(name for name, _ in taken), indexes, tuple(held for _, held in taken)
+            )
+    for _, descriptor in taken:
+        os.close(descriptor)
+    return Waiting("; ".join(busy) or f"needs {needed} slots of {len(names)}")
+
+
+def _stranger(slot: str, seen: Tuple[Gpu, ...]) -> str:
+    """A process that is not ours on the GPU behind a slot that none of our runs holds."""
+    uuids = {gpu.uuid for gpu in seen if f"gpu{gpu.index}" == slot}
+    if not uuids:
+        return ""
+    try:
+        processes = read_gpu_processes()
+    except GpuTrouble:
+        return ""
+    for process in processes:
+        if process.gpu_uuid in uuids:
+            return f"{slot} is used by {process.name} (pid {process.pid}), not one of our runs"
+    return ""
+
+
+def _ahead(store: Store, run_id: str) -> Tuple[str, ...]:
+    ahead = []
+    for ticket in _tickets(store):
+        other = _run_of(ticket)
+        if other == run_id:
+            break
+        if is_held(RunFolder(store.runs / other).lock):
+            ahead.append(other)
+    return tuple(ahead)
+
+
+def _tickets(store: Store) -> List[Path]:
+    return sorted((store.root / "queue").iterdir())
+
+
+def _run_of(ticket: Path) -> str:
+    return ticket.name.partition("-")[2]

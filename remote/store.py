@@ -1,0 +1,319 @@
+"""The store on the VM: contents by digest, trees whose contents are all there, and their copies.
+
+    objects/aa/<sha256>     a content, read-only, under its final name only when verified
+    incoming/<sha256>       the part of a content that has come so far
+    snapshots/<digest>.json a tree's manifest, there only once all its contents are
+    data/<digest>/          a tree made once, read-only, shared by runs
+
+After a crash at any point these sentences still hold; what is left over is swept by `tidy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import shutil
+import zlib
+from pathlib import Path
+from typing import Callable, ContextManager, Iterable, List, Optional, Tuple
+
+from remote.atomic import discard, replace_file, temporary_beside
+from remote.lock import holding, is_held, take
+from remote.protocol import CHUNK_BYTES, Lacking
+from remote.tree import LINK, BadTree, Entry, Tree, decode_tree, encode_tree, tree_digest
+
+# Every content bears this time of change. One that bears another was written to since, by a job
+# that ignored the permissions (root may), or never finished, and is taken for missing. The file
+# system writes data before it grows the size, so that after a power cut the two together tell.
+STAMP_S = 1_000_000_000
+
+_FOLDERS = ("objects", "incoming", "snapshots", "data", "envs", "queue", "runs", "locks")
+
+Tick = Callable[[], None]
+"""Called often during long work, so that the caller can say that it lives."""
+
+
+class StoreTrouble(Exception):
+    """What came is not what was announced."""
+
+
+class Store:
+    """The folder of everything we keep on a VM; `~/.trainshed`."""
+
+    def __init__(self, root: Path, tick: Tick = lambda: None) -> None:
+        self.root = root
+        self.tick = tick
+        for name in _FOLDERS:
+            (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def object_path(self, sha256: str) -> Path:
+        return self.root / "objects" / sha256[:2] / sha256
+
+    def snapshot_path(self, digest: str) -> Path:
+        return self.root / "snapshots" / f"{digest}.json"
+
+    def lock_path(self, name: str) -> Path:
+        return self.root / "locks" / name
+
+    def untidied(self) -> ContextManager[int]:
+        """While it is held, `tidy` neither decides nor drops anything."""
+        return holding(self.lock_path("tidy"), shared=True, meanwhile=self.tick)
+
+    def touch(self, path: Path) -> bool:
+        """Whether it is there; asking counts as use, which keeps it from being tidied for a day."""
+        with self.untidied():
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def has_tree(self, digest: str) -> bool:
+        """Whether the tree is complete; asking counts as use."""
+        return self.touch(self.snapshot_path(digest))
+
+    def load_tree(self, digest: str) -> Tree:
+        """Raises:
+        StoreTrouble: the tree is unknown, or its manifest was damaged; then it is unknown now.
+        """
+        try:
+            return decode_tree(self.snapshot_path(digest).read_bytes())
+        except (FileNotFoundError, BadTree) as error:
+            raise self._spoilt(digest, f"the tree {digest}") from error
+
+    def lacking(self, tree: Tree) -> Tuple[Lacking, ...]:
+        """The contents of `tree` that are not in the store, each once, by digest.
+
+        Asking counts as use of those that are.
+        """
+        sizes = {entry.sha256: entry.size_bytes for entry in tree.values() if entry.sha256}
+        wanted: List[Lacking] = []
+        with self.untidied():
+            for sha256, size_bytes in sorted(sizes.items()):
+                self.tick()
+                if self._intact(sha256, size_bytes):
+                    # Renews the inode's time of change, which `tidy` goes by, and not the stamp.
+                    self.object_path(sha256).chmod(0o444)
+                else:
+                    wanted.append(Lacking(sha256, size_bytes, self._arrived(sha256, size_bytes)))
+        return tuple(wanted)
+
+    def receive(self, objects: Iterable[Lacking], chunks: Iterable[bytes]) -> None:
+        """Take the contents of `objects`, from each one's `have_bytes` on, out of one zlib stream.
+
+        A cut loses at most what was not yet written; the next `lacking` says how far it came.
+
+        Raises:
+            StoreTrouble: the stream is damaged, too short or too long, or a digest is wrong (then
+                nothing of that content is kept).
+            OSError: no space, no permission.
+        """
+        stream = _Inflated(chunks, self.tick)
+        for wanted in objects:
+            self._receive_one(wanted, stream)
+        if stream.read(1):
+            raise StoreTrouble("more came than was announced")
+
+    def complete(self, tree: Tree) -> None:
+        """Say that all contents of `tree` are there.
+
+        Raises:
+            StoreTrouble: they are not.
+        """
+        lacking = self.lacking(tree)
+        if lacking:
+            raise StoreTrouble(f"{len(lacking)} contents are missing, {lacking[0].sha256} for one")
+        replace_file(self.snapshot_path(tree_digest(tree)), encode_tree(tree))
+
+    def copy_tree(self, digest: str, target: Path) -> None:
+        """Make the tree in the empty or absent folder `target`, as private, writable copies.
+
+        Raises:
+            StoreTrouble: a content is gone or was changed; the tree is then unknown again, and
+                sending it anew heals it.
+        """
+        self._make(digest, target, self._copy)
+
+    def share_tree(self, digest: str) -> Path:
+        """The tree as one read-only folder, made when first asked for and shared from then on.
+
+        Raises:
+            StoreTrouble: as `copy_tree`; what was made of it before is then removed.
+        """
+        target = self.root / "data" / digest
+        with holding(self.lock_path(f"data-{digest[:16]}"), meanwhile=self.tick):
+            if not self.touch(target):
+                temporary = temporary_beside(target)
+                try:
+                    self._make(digest, temporary, self._link)
+                    temporary.rename(target)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+            self._check(digest, target)
+        return target
+
+    def _make(self, digest: str, target: Path, place: Callable[[Entry, Path], None]) -> None:
+        target.mkdir(mode=0o700, exist_ok=True)
+        made = {""}
+        for path, entry in sorted(self.load_tree(digest).items()):
+            self.tick()
+            folder = posixpath.dirname(path)
+            if folder not in made:
+                (target / folder).mkdir(parents=True, exist_ok=True)
+                made.add(folder)
+            if entry.kind == LINK:
+                (target / path).symlink_to(entry.target)
+            elif self._intact(entry.sha256, entry.size_bytes):
+                place(entry, target / path)
+            else:
+                raise self._spoilt(digest, repr(path))
+
+    def _check(self, digest: str, shared: Path) -> None:
+        for path, entry in self.load_tree(digest).items():
+            self.tick()
+            if entry.sha256 and not _is_untouched(shared / path, entry.size_bytes):
+                discard(shared)
+                raise self._spoilt(digest, repr(path))
+
+    def _spoilt(self, digest: str, what: str) -> StoreTrouble:
+        discard(self.snapshot_path(digest))
+        return StoreTrouble(f"the VM's copy of {what} was changed or lost; the same again heals it")
+
+    def _intact(self, sha256: str, size_bytes: int) -> bool:
+        return _is_untouched(self.object_path(sha256), size_bytes)
+
+    def _copy(self, entry: Entry, path: Path) -> None:
+        shutil.copyfile(self.object_path(entry.sha256), path)
+        path.chmod(0o755 if entry.executable else 0o644)
+
+    def _link(self, entry: Entry, path: Path) -> None:
+        try:
+            os.link(self.object_path(entry.sha256), path)
+        except OSError:
+            # No hard links here (some network file systems), or too many of one file.
+            shutil.copyfile(self.object_path(entry.sha256), path)
+            path.chmod(0o444)
+            os.utime(path, (STAMP_S, STAMP_S))
+
+    def _arrived(self, sha256: str, size_bytes: int) -> int:
+        path = self.root / "incoming" / sha256
+        if is_held(path):
+            return 0  # it is arriving from elsewhere, and not ours to go on with
+        try:
+            os.utime(path)
+            arrived = path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        return arrived if arrived <= size_bytes else 0
+
+    def _receive_one(self, wanted: Lacking, stream: _Inflated) -> None:
+        path = self.object_path(wanted.sha256)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        incoming = self.root / "incoming" / wanted.sha256
+        lock = _take_file(incoming)
+        if lock is None:
+            # Another laptop sends the same content now; this one's goes beside it.
+            if wanted.have_bytes:
+                raise StoreTrouble(f"{wanted.sha256} is arriving from elsewhere; try again")
+            incoming = temporary_beside(incoming)
+        try:
+            self._fill(incoming, wanted, stream)
+            # Read-only and stamped before it has its final name, where others look at it, but not
+            # under the name where the next attempt would have to write to it.
+            verified = temporary_beside(incoming)
+            incoming.rename(verified)
+            verified.chmod(0o444)
+            os.utime(verified, (STAMP_S, STAMP_S))
+            verified.replace(path)
+        finally:
+            if lock is not None:
+                os.close(lock)
+            else:
+                incoming.unlink(missing_ok=True)  # nobody could go on with it
+
+    def _fill(self, incoming: Path, wanted: Lacking, stream: _Inflated) -> None:
+        digest = hashlib.sha256()
+        with incoming.open("a+b") as file:
+            file.truncate(wanted.have_bytes)
+            file.seek(0)
+            while block := file.read(CHUNK_BYTES):
+                digest.update(block)
+                self.tick()
+            left = wanted.size_bytes - file.tell()
+            while left:
+                block = stream.read(min(left, CHUNK_BYTES))
+                if not block:
+                    raise StoreTrouble(f"the stream ended inside {wanted.sha256}")
+                file.write(block)
+                digest.update(block)
+                left -= len(block)
+        if digest.hexdigest() != wanted.sha256:
+            incoming.unlink()
+            raise StoreTrouble(f"what came as {wanted.sha256} is {digest.hexdigest()}")
+
+
+def _take_file(path: Path) -> Optional[int]:
+    """The lock on the file that is at `path` now; it may have been renamed since it was opened."""
+    while True:
+        lock = take(path)
+        if lock is None:
+            return None
+        try:
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _is_untouched(path: Path, size_bytes: int) -> bool:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return status.st_size == size_bytes and status.st_mtime == STAMP_S
+
+
+class _Inflated:
+    """A zlib stream that comes in chunks, read like a file."""
+
+    def __init__(self, chunks: Iterable[bytes], tick: Tick) -> None:
+        self._chunks = iter(chunks)
+        self._tick = tick
+        self._inflate = zlib.decompressobj()
+        self._ready = b""
+        self._used = 0
+
+    def read(self, size: int) -> bytes:
+        """1 to `size` bytes; empty at the end."""
+        while self._used == len(self._ready):
+            source = self._inflate.unconsumed_tail
+            try:
+                if source or (source := self._next_chunk()):
+                    # Bounded, so that a small chunk cannot swell beyond memory.
+                    self._ready = self._inflate.decompress(source, 4 * CHUNK_BYTES)
+                    if self._inflate.unused_data:
+                        raise StoreTrouble("more came than was announced")
+                else:
+                    self._ready = self._inflate.flush()
+                    if not self._ready:
+                        return b""
+            except zlib.error as error:
+                raise StoreTrouble(f"the stream is damaged: {error}") from error
+            self._used = 0
+        block = self._ready[self._used : self._used + size]
+        self._used += len(block)
+        return block
+
+    def _next_chunk(self) -> bytes:
+        """The next chunk that holds anything; empty when there is none."""
+        for chunk in self._chunks:
+            self._tick()
+            if chunk:
+                return chunk
+        return b""

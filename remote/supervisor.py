@@ -1,0 +1,294 @@
+"""The one process of a run that outlives the connection: it waits, sets up, executes, records.
+
+Started by the agent as `python remote.zip RUN_FOLDER LOCK`, with the run's lock already held in
+descriptor LOCK, so that there is no moment in which two could start the same run. Only this module
+writes `state.json`, each time by rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+from remote import clock
+from remote.atomic import replace_file
+from remote.environment import SetupFailed, ensure_environment, find_python
+from remote.launcher import prepare_launch
+from remote.outputs import find_outputs
+from remote.processes import adopt_orphans, descendants, kill_below, reap, send_signal
+from remote.record import from_bytes, to_bytes
+from remote.runfolder import Artifact, Artifacts, RunFolder, RunRequest, RunState, State
+from remote.sampler import Sampler
+from remote.slots import Slots, Waiting, drop_ticket, try_slots
+from remote.store import Store, StoreTrouble
+
+_POLL_S = 0.1
+_QUEUE_POLL_S = 0.5
+_STATE_RETRY_S = 5.0
+# A cancelled run has asked for less patience than one that reached its limit.
+_CANCEL_GRACE_S = 10.0
+
+
+class Stopped(Exception):
+    """The run is to end now, and why."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+class Supervisor:
+    """One run, from its place in the queue to its final state."""
+
+    def __init__(self, folder: RunFolder, lock: int) -> None:
+        self.folder = folder
+        self.lock = lock
+        self.request = from_bytes(RunRequest, folder.request.read_bytes())
+        self.store = Store(folder.path.parent.parent, self._check)
+        self.state = RunState(State.QUEUED, queued_at=clock.now(), boot_id=clock.boot_id())
+        self.log = folder.log.open("ab", buffering=0)
+        self.told_to_stop = False
+
+    def run(self) -> None:
+        """Take the run to a final state, whatever happens on the way."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            slots = self._wait_for_turn()
+            self._enter(replace(self.state, state=State.SETTING_UP, setting_up_at=clock.now()))
+            python = self._set_up()
+            ending = self._execute(python, slots)
+        except Stopped as stopped:
+            ending = replace(self.state, state=stopped.state, reason=stopped.reason)
+        except (SetupFailed, StoreTrouble) as failure:
+            ending = replace(self.state, state=State.SETUP_FAILED, reason=str(failure))
+        except Exception as bug:  # noqa: BLE001  # the state must not stay `running` for ever
+            self.say(traceback.format_exc())
+            ending = replace(
+                self.state, state=State.FAILED, reason=f"the supervisor failed: {bug!r}"
+            )
+        drop_ticket(self.store, self.request.run_id)
+        self._finish(ending)
+
+    def pause(self) -> None:
+        """A short wait that ends the run when that was asked for meanwhile."""
+        time.sleep(_POLL_S)
+        self._check()
+
+    def say(self, text: str) -> None:
+        """A line of our own in the run's log, unless the disk is full."""
+        try:
+            start = "" if self._is_line_complete() else "\n"
+            self.log.write(f"{start}trainshed: {text}\n".encode("utf-8", "replace"))
+        except OSError:
+            pass
+
+    def _is_line_complete(self) -> bool:
+        with self.folder.log.open("rb") as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size_bytes - 1))
+            return file.read(1) in (b"", b"\n")
+
+    def _wait_for_turn(self) -> Slots:
+        self._enter(self.state)
+        while True:
+            found = try_slots(self.store, self.request)
+            if isinstance(found, Slots):
+                drop_ticket(self.store, self.request.run_id)
+                return found
+            self._wait_on(found)
+
+    def _wait_on(self, waiting: Waiting) -> None:
+        if waiting.reason != self.state.reason:
+            self._enter(replace(self.state, reason=waiting.reason))
+        end = time.monotonic() + _QUEUE_POLL_S
+        while time.monotonic() < end:
+            self.pause()
+
+    def _set_up(self) -> str:
+        request, tree = self.request, self.folder.tree
+        self.store.copy_tree(request.tree, tree)
+        for data in request.data:
+            place = tree / data.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(self.store.share_tree(data.digest), target_is_directory=True)
+        python = find_python(request.python)
+        if request.requirements:
+            requirements = (tree / request.requirements).read_bytes()
+            python = ensure_environment(self.store, python, requirements, self.log, self.pause)
+        return python
+
+    def _execute(self, python: str, slots: Slots) -> RunState:
+        # The shell waits for its child when it is warned, instead of dying before it.
+        command = ["/bin/sh", "-c", f"trap : TERM\n{self.request.command}"]
+        adopt_orphans()
+        self._enter(replace(self.state, state=State.RUNNING, running_at=clock.now(), reason=""))
+        process = subprocess.Popen(
+            command,
+            cwd=str(self.folder.tree),
+            env=self._environment(python, slots),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        try:
+            reason = self._watch_over(process)
+        finally:
+            # Waited for here, because kill_below takes leave of whatever has ended.
+            process.kill()
+            process.wait()
+            kill_below(os.getpid(), process.pid)
+        state = reason.state if reason else State.FAILED
+        code, number = _ending(process.returncode)
+        if reason is None and code == 0:
+            state = State.SUCCEEDED
+        why = reason.reason if reason else _explain(number)
+        return replace(self.state, state=state, exit_code=code, signal=number, reason=why)
+
+    def _watch_over(self, process: subprocess.Popen[bytes]) -> Optional[Stopped]:
+        """Wait for the command's end, or until it had its grace and must be killed.
+
+        Returns:
+            Why it was made to end, if it was.
+        """
+        sampler = Sampler(self.folder.path, process.pid)
+        started = time.monotonic()
+        stopped: Optional[Stopped] = None
+        kill_at = float("inf")
+        while process.poll() is None:
+            time.sleep(_POLL_S)
+            sampler.tick()
+            now = time.monotonic()
+            if now >= kill_at:
+                self.say("it did not end in time and is killed")
+                break
+            if stopped is None:
+                stopped = self._reason_to_stop(now - started)
+                if stopped is not None:
+                    kill_at = now + self._warn(process, stopped)
+        sampler.close()
+        return stopped
+
+    def _reason_to_stop(self, running_s: float) -> Optional[Stopped]:
+        limit_s = self.request.time_limit_s
+        try:
+            self._check()
+        except Stopped as asked:
+            return asked
+        if limit_s is not None and running_s >= limit_s:
+            return Stopped(State.TIMED_OUT, f"reached its time limit of {limit_s:g} s")
+        return None
+
+    def _warn(self, process: subprocess.Popen[bytes], stopped: Stopped) -> float:
+        """Tell the job to save what it has; returns the seconds it gets for that."""
+        grace_s = self.request.grace_s
+        if stopped.state is State.CANCELLED:
+            grace_s = min(grace_s, _CANCEL_GRACE_S)
+        self.say(f"{stopped.reason}; it is warned (SIGTERM) and has {grace_s:g} s to save")
+        try:
+            (self.folder.path / "stop").touch()
+        except OSError:
+            pass  # a full disk; the signal comes through
+        send_signal([process.pid, *descendants(process.pid)], signal.SIGTERM)
+        return grace_s
+
+    def _environment(self, python: str, slots: Slots) -> Dict[str, str]:
+        request = self.request
+        environment = {
+            **os.environ,
+            **prepare_launch(self.folder.path, self.folder.package, python, request.metrics),
+            "TRAINSHED_PARAMS": json.dumps(request.params),
+            **{f"PARAM_{key}": value for key, value in request.params.items()},
+        }
+        if slots.gpus is not None:
+            # -1 hides them all; an empty value would show them to some frameworks.
+            environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that it counts as nvidia-smi does
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, slots.gpus)) or "-1"
+        return environment
+
+    def _finish(self, ending: RunState) -> None:
+        outputs: Tuple[Artifact, ...] = ()
+        try:
+            if self.state.running_at is not None:
+                outputs = find_outputs(self.folder.tree, self.request.outputs)
+        except (OSError, ValueError) as error:  # cannot be read, or a glob that is none
+            self.say(f"the outputs could not be recorded: {error}")
+            ending = replace(ending, state=State.FAILED, reason=f"outputs not recorded: {error}")
+        self._record(self.folder.artifacts, Artifacts(outputs))
+        self._enter(replace(ending, ended_at=clock.now()))
+
+    def _enter(self, state: RunState) -> None:
+        self._record(self.folder.state, state)
+        self.state = state
+
+    def _record(self, path: Path, record: object) -> None:
+        while True:
+            try:
+                return replace_file(path, to_bytes(record))
+            except OSError:
+                if not self.folder.path.exists():
+                    raise SystemExit(1) from None  # it was removed; nobody is left to tell
+                # A full disk may be cleared; until then the old state stands and the lock is held.
+                time.sleep(_STATE_RETRY_S)
+
+    def _check(self) -> None:
+        if self.folder.cancel.exists():
+            raise Stopped(State.CANCELLED, "cancelled by the user")
+        if self.told_to_stop:
+            raise Stopped(State.FAILED, "the machine told it to stop (SIGTERM)")
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self.told_to_stop = True
+
+
+def _ending(returncode: int) -> Tuple[Optional[int], Optional[int]]:
+    """Exit code and signal of the command, seen through the shell that ran it."""
+    if returncode < 0:
+        return None, -returncode
+    # A shell reports a child ended by signal N as 128 + N (POSIX only asks for more than 128).
+    if returncode > 128 and returncode - 128 in {item.value for item in signal.Signals}:
+        return returncode, returncode - 128
+    return returncode, None
+
+
+def _explain(number: Optional[int]) -> str:
+    if number is None:
+        return ""
+    name = signal.Signals(number).name
+    if number == signal.SIGKILL:
+        return f"ended by {name}: killed, perhaps because the machine ran out of memory"
+    return f"ended by {name}"
+
+
+def stand_guard() -> None:
+    """Return in a child process; this one stays, to end what the child leaves when it is killed.
+
+    Otherwise the job of a killed supervisor would go on unseen, on a machine that costs money. The
+    run's lock is held until nothing of it is left.
+    """
+    adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        return
+    # The warning before a shutdown is for the supervisor, which has something to save.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.waitpid(child, 0)
+    kill_below(os.getpid(), child)
+    os._exit(0)
+
+
+def main(arguments: Tuple[str, ...]) -> None:
+    """Supervise the run in folder `arguments[0]`, whose lock is in descriptor `arguments[1]`."""
+    folder, lock = Path(arguments[0]), int(arguments[1])
+    os.set_inheritable(lock, False)
+    stand_guard()
+    Supervisor(RunFolder(folder), lock).run()
+    reap()
