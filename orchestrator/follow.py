@@ -1,0 +1,186 @@
+"""Follow runs to their ends: their logs as they grow, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from orchestrator.errors import (
+    AgentBroken,
+    ConnectionLost,
+    HostKeyChanged,
+    HostKeyUnknown,
+    LoginRefused,
+    NoPython,
+    TrainshedError,
+)
+from orchestrator.link import Link
+from orchestrator.mirror import LOST, Mirror, is_final, opinion
+from orchestrator.printable import printable
+from orchestrator.tell import Teller
+from remote import clock
+from remote.protocol import CHUNK_BYTES, News, Offsets, Piece, RunReport, Watch
+
+# Shorter than the limit of silence, so that a quiet run and a dead line are told apart.
+_WAIT_S = 2.0
+# The first attempts come quickly, for a line that only blinked.
+_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+# How long to look for a machine that was there before; the runs go on without us.
+_RETRY_LIMIT_S = 600.0
+
+OnEnd = Callable[[Link, Mirror], None]
+
+
+class Follower:
+    """Keeps the mirrors of some runs up to date.
+
+    Args:
+        connect: gives a new link when the present one is lost.
+        on_end: called once for each run that has ended, with a link that worked just before; when
+            it loses the line it is called again.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Link],
+        mirrors: Iterable[Mirror],
+        tell: Teller,
+        on_end: OnEnd,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._connect = connect
+        self._mirrors = {mirror.run_id: mirror for mirror in mirrors}
+        self._offsets = {run_id: m.offsets() for run_id, m in self._mirrors.items()}
+        self._jobs = {run_id: m.request.job for run_id, m in self._mirrors.items()}
+        self._tell = tell
+        self._on_end = on_end
+        self._sleep = sleep
+
+    def follow(self, link: Link) -> Link:
+        """Return when all runs have ended; the link returned is the one that works.
+
+        Raises:
+            ConnectionLost: there was no way back to the VM for ten minutes.
+        """
+        while self._mirrors:
+            try:
+                self._round(link)
+            except ConnectionLost as lost:
+                link.close()
+                link = self._reconnect(lost)
+        return link
+
+    def catch_up(self, link: Link) -> None:
+        """One look without waiting: everything there is now, and the ends of those that ended."""
+        while self._round(link, wait_s=0.0):
+            pass
+
+    def _round(self, link: Link, wait_s: float = _WAIT_S) -> bool:
+        """Take in what is new; whether there is more."""
+        asked = tuple(self._offsets[run_id] for run_id in self._mirrors)
+        if not asked:
+            return False
+        news, body = link.call_for_body(Watch(asked, wait_s), News)
+        unread = self._take_pieces(news.pieces, body)
+        for run_id in set(news.missing) & self._mirrors.keys():
+            self._tell.warn(f"{link.name} knows nothing of {run_id}")
+            self._leave(run_id)
+        for report in news.reports:
+            self._take_report(link, report, unread)
+        self._tell.doing(self._summary())
+        left_out = len(news.reports) + len(news.missing) < len(asked)
+        return bool(unread) or (left_out and bool(news.pieces))
+
+    def _take_pieces(self, pieces: Iterable[Piece], body: bytes) -> set[str]:
+        """Write them to the mirrors; returns the runs of which not all came."""
+        start, unread = 0, set()
+        for piece in pieces:
+            data = body[start : start + piece.size_bytes]
+            start += piece.size_bytes
+            expected = self._offsets.get(piece.run_id)
+            if expected is None or _offset(expected, piece.name) != piece.offset:
+                raise AgentBroken(f"a piece of {piece.run_id[:80]!r} that was not asked for")
+            if len(data) != piece.size_bytes or not data:
+                raise AgentBroken(f"a piece of {piece.run_id} without its bytes")
+            self._mirrors[piece.run_id].add(piece, data)
+            self._offsets[piece.run_id] = _moved(expected, piece.name, len(data))
+            if piece.name == "log":
+                self._tell.log(self._jobs[piece.run_id], data)
+            if len(data) >= CHUNK_BYTES:
+                unread.add(piece.run_id)
+        return unread
+
+    def _take_report(self, link: Link, report: RunReport, unread: set[str]) -> None:
+        mirror = self._mirrors.get(report.run_id)
+        if mirror is None:
+            raise AgentBroken(f"a report on {report.run_id[:80]!r}, which was not asked for")
+        _check_times(report)
+        word = opinion(report)
+        if report.stamp != self._offsets[report.run_id].seen:
+            mirror.see(report, link.hello.boot_id)
+            self._offsets[report.run_id] = replace(self._offsets[report.run_id], seen=report.stamp)
+        if (is_final(word) or word == LOST) and report.run_id not in unread:
+            self._on_end(link, mirror)
+            self._leave(report.run_id)
+
+    def _leave(self, run_id: str) -> None:
+        for table in (self._mirrors, self._offsets, self._jobs):
+            del table[run_id]
+
+    def _summary(self) -> str:
+        words = []
+        for run_id, mirror in self._mirrors.items():
+            seen = mirror.seen
+            state = seen.report.state if seen else None
+            reason = f" ({printable(state.reason)})" if state and state.reason else ""
+            words.append(f"{self._jobs[run_id]} {mirror.verdict}{reason}")
+        return ", ".join(words)
+
+    def _reconnect(self, lost: ConnectionLost) -> Link:
+        self._tell.warn(f"{lost}; the runs go on there, connecting again")
+        end = time.monotonic() + _RETRY_LIMIT_S
+        delays = iter(_RETRY_DELAYS_S)
+        delay = 0.0
+        while True:
+            delay = next(delays, delay)
+            self._tell.doing(f"connecting again in {delay:g} s")
+            self._sleep(delay)
+            try:
+                link = self._connect()
+            except (HostKeyChanged, HostKeyUnknown, LoginRefused, NoPython):
+                raise
+            except TrainshedError as error:
+                if time.monotonic() >= end:
+                    raise lost from error
+                self._tell.doing(f"not yet: {error}")
+            else:
+                self._tell.step(f"connected to {link.name} again")
+                return link
+
+
+def _check_times(report: RunReport) -> None:
+    """Before they are kept: whoever reads them later relies on them."""
+    state = report.state
+    if state is None:
+        return
+    try:
+        for at in (state.queued_at, state.setting_up_at, state.running_at, state.ended_at):
+            if at is not None:
+                clock.parse(at)
+    except ValueError as error:
+        raise AgentBroken(f"a report on {report.run_id} with a time that is none") from error
+
+
+def _offset(offsets: Offsets, name: str) -> int | None:
+    return {"log": offsets.log, "metrics": offsets.metrics, "usage": offsets.usage}.get(name)
+
+
+def _moved(offsets: Offsets, name: str, size_bytes: int) -> Offsets:
+    match name:
+        case "log":
+            return replace(offsets, log=offsets.log + size_bytes)
+        case "metrics":
+            return replace(offsets, metrics=offsets.metrics + size_bytes)
+        case _:
+            return replace(offsets, usage=offsets.usage + size_bytes)

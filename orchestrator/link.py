@@ -1,0 +1,214 @@
+"""A conversation with the agent: calls out, answers in, over one SSH channel."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, Self, TypeVar
+
+from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
+from orchestrator.package import bootstrap_command, bootstrap_input
+from orchestrator.printable import printable, printable_lines
+from remote import protocol, record
+from remote.protocol import CALL, DATA, END, REFUSAL, RESULT, WORKING, Frame
+
+Answer = TypeVar("Answer")
+
+# A login message longer than this is no login message.
+_NOISE_LIMIT_BYTES = 2**20
+_READ_BYTES = 2**18
+
+
+class Channel(Protocol):
+    """Bytes to and from one command on the VM. Every method may raise ConnectionLost."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def read(self, n: int) -> bytes:
+        """1 to `n` bytes; empty at the end of the stream."""
+
+    def exit_status(self) -> int | None: ...
+
+    def stderr_tail(self) -> bytes: ...
+
+
+class Executor(Protocol):
+    """A connection, as far as a link needs it."""
+
+    def execute(self, command: str) -> Channel: ...
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """An agent that has said hello.
+
+    Every method may raise `ConnectionLost`; whether the call took effect is then not known, and
+    doing it again does no harm. A `Refused` leaves the link usable.
+    """
+
+    def __init__(self, connection: Executor, name: str, python: str) -> None:
+        self.name = name
+        self._connection = connection
+        self._channel = connection.execute(bootstrap_command(python))
+        self._ready = bytearray()
+        self._python = python
+        self.hello = self._greet()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def call(self, call: object, answer: type[Answer], body: bytes = b"") -> Answer:
+        """Ask, and wait for the answer; the line is dead only if the agent is silent.
+
+        Raises:
+            Refused: the agent said no.
+            ConnectionLost: the line ended or fell silent.
+        """
+        return self.call_for_body(call, answer, body)[0]
+
+    def call_for_body(
+        self, call: object, answer: type[Answer], body: bytes = b""
+    ) -> tuple[Answer, bytes]:
+        """As `call`, for answers that bring bytes with them."""
+        self._send_call(call, body)
+        frame = self._receive(RESULT)
+        return self._decode(answer, frame), frame.body
+
+    def upload(self, call: protocol.Upload, chunks: Iterable[bytes]) -> None:
+        """Send the contents behind an upload's announcement, in its order.
+
+        Raises:
+            Refused: the disk is full, or what came was not what was announced.
+            ConnectionLost: what had come by then is kept for the next attempt.
+        """
+        self._send_call(call)
+        # Level 1: over the usual line higher levels cost more time than they save.
+        deflate = zlib.compressobj(1)
+        for chunk in chunks:
+            if packed := deflate.compress(chunk):
+                self._send(DATA, {}, packed)
+        self._send(DATA, {}, deflate.flush())
+        self._send(END, {})
+        self._receive(RESULT)
+
+    def fetch(self, call: protocol.Fetch) -> Iterator[bytes]:
+        """An artifact's bytes. They are not verified here."""
+        self._send_call(call)
+        while (frame := self._receive(DATA, RESULT)).kind == DATA:
+            if not frame.body:
+                raise AgentBroken(f"{self.name} sends a file in empty pieces")
+            yield frame.body
+
+    def _greet(self) -> protocol.Hello:
+        try:
+            self._channel.write(bootstrap_input())
+            self._skip_noise()
+        except ConnectionLost:
+            # A shell that could not start Python closes the channel while we still write.
+            status = self._channel.exit_status()
+            if status is None:
+                raise
+            raise self._no_agent(status) from None
+        frame = self._receive(RESULT)
+        if frame.head.get("version") != protocol.VERSION:
+            raise AgentBroken(f"the agent on {self.name} speaks another protocol")
+        return self._decode(protocol.Hello, frame)
+
+    def _skip_noise(self) -> None:
+        """Read past what a login shell says before the agent speaks."""
+        while True:
+            before, magic, rest = bytes(self._ready).partition(protocol.MAGIC)
+            if magic:
+                self._ready = bytearray(rest)
+                return
+            if len(before) > _NOISE_LIMIT_BYTES:
+                raise AgentBroken(
+                    f"the login shell of {self.name} says too much to find the agent in it",
+                    fix="let its start-up files print nothing when no terminal is there",
+                )
+            block = self._channel.read(_READ_BYTES)
+            if not block:
+                raise self._no_agent(self._channel.exit_status())
+            self._ready += block
+
+    def _no_agent(self, status: int | None) -> TrainshedError:
+        said = self._channel.stderr_tail().decode("utf-8", "replace")
+        cause = printable(said.strip().rpartition("\n")[2])
+        python = self._python
+        if status == protocol.EXIT_OLD_PYTHON:
+            return NoPython(
+                f"{python} on {self.name} is older than 3.8",
+                fix="install a newer one there and name it: env: {python: python3.8}",
+            )
+        if status in (126, 127):
+            return NoPython(
+                f"there is no {python} on {self.name}",
+                cause=cause,
+                fix="install Python 3.8 or newer there, or name the one it has: "
+                "env: {python: /usr/bin/python3.8}",
+            )
+        return AgentBroken(
+            f"the agent did not start on {self.name} (exit status {status})",
+            cause=cause,
+            fix=f"try by hand: ssh HOST {python} --version",
+        )
+
+    def _send_call(self, call: Any, body: bytes = b"") -> None:  # noqa: ANN401  # any with an OP
+        self._send(CALL, {"op": call.OP, "args": record.encode(call)}, body)
+
+    def _send(self, kind: str, head: dict[str, Any], body: bytes = b"") -> None:
+        self._channel.write(protocol.pack(Frame(kind, head, body)))
+
+    def _receive(self, *kinds: str) -> Frame:
+        while True:
+            try:
+                frame = protocol.read_frame(self._read_exactly)
+            except protocol.Violation as error:
+                raise AgentBroken(f"what {self.name} sent makes no sense") from error
+            assert frame is not None  # the end of the stream has been raised
+            if frame.kind == REFUSAL:
+                raise self._refusal(self._decode(protocol.No, frame))
+            if frame.kind in kinds:
+                return frame
+            if frame.kind != WORKING:
+                raise AgentBroken(f"{self.name} sent a {frame.kind[:20]!r} frame out of turn")
+
+    def _read_exactly(self, count: int) -> bytes:
+        while len(self._ready) < count:
+            block = self._channel.read(_READ_BYTES)
+            if not block:
+                raise self._ended()
+            self._ready += block
+        wanted = bytes(memoryview(self._ready)[:count])
+        del self._ready[:count]
+        return wanted
+
+    def _ended(self) -> ConnectionLost:
+        said = printable_lines(self._channel.stderr_tail().decode("utf-8", "replace"), 3)
+        return ConnectionLost(
+            f"the connection to {self.name} ended",
+            cause=said,
+            fix="run the same command again; what was done stays done",
+        )
+
+    def _decode(self, cls: type[Answer], frame: Frame) -> Answer:
+        try:
+            return record.decode(cls, dict(frame.head))
+        except record.Malformed as error:
+            raise AgentBroken(f"what {self.name} answered makes no sense") from error
+
+    def _refusal(self, no: protocol.No) -> Refused:
+        kind = AgentBroken if no.code == "bug" else Refused
+        return kind(
+            f"{self.name}: {printable(no.message)}",
+            code=printable(no.code),
+            cause=printable_lines(no.trace),
+            fix=printable(no.fix),
+        )

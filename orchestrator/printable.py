@@ -1,0 +1,27 @@
+"""Text from elsewhere, made harmless for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls but tab, DEL, and the marks that reorder text on the screen (bidi overrides,
+# "Trojan Source", CVE-2021-42574).
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# Colours and cursor movements leave nothing behind; their letters alone would be litter.
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+def printable(text: str) -> str:
+    """`text` as one line without control characters: sequences vanish, the rest is escaped."""
+    return _UNSAFE.sub(lambda found: _escape(found.group()), _SEQUENCE.sub("", text))
+
+
+def printable_lines(text: str, lines: int = 20) -> str:
+    """The last `lines` lines of `text`, each made printable."""
+    return "\n".join(printable(line) for line in text.splitlines()[-lines:])
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,115 @@
+"""Every pulled file by its digest, so that none is ever lost to a better one.
+
+.train/models/<sha256>/<name>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import ModelDamaged
+from remote.atomic import sync_folder, temporary_beside
+from remote.protocol import CHUNK_BYTES
+
+
+class Shelf:
+    def __init__(self, state: Path) -> None:
+        self.folder = state / "models"
+
+    def find(self, sha256: str) -> Path | None:
+        """The kept file, if there is one."""
+        folder = self.folder / sha256
+        return next(iter(sorted(folder.iterdir())), None) if folder.is_dir() else None
+
+    def keep(self, verified: Path, sha256: str, name: str) -> Path:
+        """Move a verified file onto the shelf; if its content is there already, that one stays."""
+        known = self.find(sha256)
+        if known is not None:
+            verified.unlink()
+            return known
+        folder = self.folder / sha256
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / name
+        verified.replace(target)
+        sync_folder(folder)
+        return target
+
+    def adopt(self, path: Path) -> str:
+        """Keep a copy of a file that did not come from a VM; returns its sha256."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        copy = temporary_beside(self.folder / "x")
+        try:
+            sha256 = _copy(path, copy)
+            self.keep(copy, sha256, path.name)
+        finally:
+            copy.unlink(missing_ok=True)
+        return sha256
+
+    def place(self, sha256: str, target: Path) -> None:
+        """Put a copy where the exam expects it: the whole file or none of it, verified.
+
+        Raises:
+            ModelDamaged: the kept file no longer has its digest; `target` is as it was.
+        """
+        kept = self.find(sha256)
+        if kept is None:
+            raise ModelDamaged(f"no file with sha256 {sha256} is kept in {self.folder}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = temporary_beside(target)
+        try:
+            found = _copy(kept, copy)
+            if found != sha256:
+                raise ModelDamaged(
+                    f"{kept} was changed on this laptop",
+                    cause=f"its sha256 is now {found}",
+                    fix=f"remove {kept.parent} and pull again",
+                )
+            os.replace(copy, target)
+            sync_folder(target.parent)
+        finally:
+            copy.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other command is at the same place; a crash lets go.
+
+    Args:
+        lock: a file for nothing else; it stays.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def file_sha256(path: Path) -> str | None:
+    """The file's digest; None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _copy(source: Path, target: Path) -> str:
+    digest = hashlib.sha256()
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while block := reading.read(CHUNK_BYTES):
+            digest.update(block)
+            writing.write(block)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return digest.hexdigest()

@@ -1,0 +1,359 @@
+"""Following runs: every byte of a log once, in order, over as many lines as it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import follow as follow_module
+from orchestrator.errors import (
+    AgentBroken,
+    ConnectError,
+    ConnectionLost,
+    HostKeyChanged,
+    LoginRefused,
+    NoPython,
+    TrainshedError,
+)
+from orchestrator.follow import Follower
+from orchestrator.link import Link
+from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.tell import Silence
+from remote.protocol import Cancel, Done, Piece
+from remote.record import to_bytes
+from remote.runfolder import RunRequest, RunState, State
+from tests.servers import Relay, SshServer
+from tests.vm import Told, Vm, practice, wait_until
+
+pytestmark = pytest.mark.timeout(30)
+
+MIB = 2**20
+
+# Every line says which it is, so that a gap or a repetition would be seen.
+COUNTS = """
+import sys, time
+for number in range({lines}):
+    print(f"line {{number:06}}", flush=number % 500 == 0)
+    if number % 5000 == 0:
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def vm(server: SshServer, tmp_path: Path) -> Iterator[Vm]:
+    with practice(server, tmp_path) as vm:
+        yield vm
+
+
+def counted(lines: int) -> bytes:
+    return b"".join(b"line %06d\n" % number for number in range(lines))
+
+
+def ignore(link: Link, mirror: Mirror) -> None:
+    """For a follower whose runs' ends do not matter."""
+
+
+def test_fifty_mib_of_anything_come_through_as_they_are(vm: Vm) -> None:
+    command = (
+        "python -c 'import os, sys; b = os.urandom(1 << 20);"
+        " [sys.stdout.buffer.write(b) for _ in range(50)]'; printf '\\033[2J\\000\\r\\n\\377' >&2"
+    )
+    link = vm.connect()
+    vm.told = told = Told()
+    mirror = vm.start(link, command)
+    vm.finish(link, mirror)
+    assert mirror.log.stat().st_size == 50 * MIB + 8
+    with mirror.log.open("rb") as here, vm.run_folder().log.open("rb") as there:
+        assert hashlib.file_digest(here, "sha256").digest() == (
+            hashlib.file_digest(there, "sha256").digest()
+        )
+    assert len(told.logs["job"]) == 50 * MIB + 8
+
+
+def test_a_log_over_lines_that_are_cut_has_no_gap_and_no_repetition(vm: Vm) -> None:
+    """Cut between two frames, in one, in the greeting of the next line, and in its handshake."""
+    lines, told = 200_000, Told()
+    vm.write("train.py", COUNTS.format(lines=lines))
+    cuts = [300_000, 1_000_000, 1_000, 30_000, 777_777]
+    with Relay(vm.server.port) as relay:
+        link = vm.connect(port=relay.port)
+        mirror = vm.start(link, "python train.py")
+        relay.cut_after(200)
+        again = Reconnecting(vm, relay, cuts)
+        Follower(again, [mirror], told, ignore, sleep=lambda _: None).follow(link)
+    assert again.times == 6
+    assert mirror.log.read_bytes() == counted(lines)
+    assert told.logs["job"] == counted(lines)
+    assert mirror.verdict == "succeeded"
+
+
+def test_a_follower_that_died_is_followed_by_one_that_goes_on(vm: Vm) -> None:
+    lines = 100_000
+    vm.write("train.py", COUNTS.format(lines=lines))
+    link = vm.connect()
+    mirror = vm.start(link, "python train.py")
+    with pytest.raises(Dies):
+        Follower(link_lost, [mirror], Dying(), ignore).follow(link)
+    half = mirror.log.stat().st_size
+    assert half > 0
+    link = vm.connect()
+    before = vm.wire.received_bytes
+    vm.finish(link, mirror)
+    assert mirror.log.read_bytes() == counted(lines)
+    assert vm.wire.received_bytes - before < len(counted(lines)) - half + 20_000
+
+
+def test_two_followers_of_one_run_keep_one_true_log(vm: Vm) -> None:
+    lines = 100_000
+    vm.write("train.py", COUNTS.format(lines=lines))
+    links = [vm.connect(), vm.connect()]
+    mirror = vm.start(links[0], "python train.py")
+    told = [Told(), Told()]
+    threads = [
+        threading.Thread(target=Follower(link_lost, [mirror], t, ignore).follow, args=(link,))
+        for link, t in zip(links, told, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert mirror.log.read_bytes() == counted(lines)
+    assert [t.logs["job"] for t in told] == [counted(lines)] * 2
+
+
+def test_the_slower_of_two_followers_does_not_shorten_what_the_faster_wrote(
+    tmp_path: Path,
+) -> None:
+    mirror = Mirrors(tmp_path).make(RunRequest("run", "job", "0" * 64, "true"))
+    mirror.add(Piece("run", "log", 0, 6), b"abcdef")
+    mirror.add(Piece("run", "log", 0, 3), b"abc")
+    mirror.add(Piece("run", "log", 6, 3), b"ghi")
+    assert mirror.log.read_bytes() == b"abcdefghi"
+
+
+def test_a_run_that_ended_long_ago_is_told_whole(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "seq 100000; exit 3")
+    wait_until(lambda: b'"failed"' in read(vm.run_folder().state), "it has ended")
+    ended: list[str] = []
+    follower = Follower(link_lost, [mirror], Silence(), lambda _, m: ended.append(m.verdict))
+    follower.catch_up(link)
+    assert ended == ["failed"]
+    assert mirror.log.read_bytes() == vm.log()
+
+
+def test_a_look_at_a_run_that_writes_all_the_time_comes_to_an_end(vm: Vm) -> None:
+    mirror = vm.mirrors.make(RunRequest("run", "job", "0" * 64, "true"))
+    link = vm.connect(
+        python=vm.fake(
+            """
+while True:
+    offset = hear().head["args"]["runs"][0]["log"]
+    news = News((RunReport("run", "job", True, "x"),), (Piece("run", "log", offset, 3),), ())
+    say(RESULT, record.encode(news), b"abc")
+"""
+        )
+    )
+    Follower(link_lost, [mirror], Silence(), ignore).catch_up(link)
+    assert vm.wire.calls == ["watch"]
+    assert mirror.log.read_bytes() == b"abc"
+
+
+def test_many_runs_with_long_logs_fit_into_the_answers(vm: Vm) -> None:
+    """90 runs with 3 files of a full piece each would be more than a frame may hold."""
+    link = vm.connect()
+    first = vm.start(link, "true", "run000")
+    vm.finish(link, first)
+    mirrors = []
+    for number in range(1, 91):
+        request = replace(first.request, run_id=f"run{number:03}")
+        mirrors.append(vm.mirrors.make(request))
+        folder = vm.run_folder(request.run_id)
+        folder.path.mkdir()
+        folder.request.write_bytes(to_bytes(request))
+        folder.artifacts.write_bytes(b'{"files": []}')
+        at = "2026-01-01T00:00:00Z"
+        folder.state.write_bytes(to_bytes(RunState(State.SUCCEEDED, at, ended_at=at)))
+        for file in (folder.log, folder.metrics, folder.usage):
+            file.write_bytes(b"x" * 270_000)
+    ended: list[str] = []
+    Follower(link_lost, mirrors, Silence(), lambda _, m: ended.append(m.run_id)).catch_up(link)
+    assert sorted(ended) == [mirror.run_id for mirror in mirrors]
+    assert all(mirror.log.stat().st_size == 270_000 for mirror in mirrors)
+
+
+def test_a_run_the_vm_does_not_know_is_left_with_a_warning(vm: Vm) -> None:
+    link = vm.connect()
+    request = vm.start(link, "true", "known").request
+    mirror = vm.mirrors.make(replace(request, run_id="unknown"))
+    vm.told = told = Told()
+    vm.finish(link, mirror, vm.mirrors.all()[0])
+    assert [warning for warning in told.warnings if "unknown" in warning]
+    assert mirror.verdict == "not sent"
+
+
+def test_the_end_is_told_again_when_the_line_is_lost_while_it_is_dealt_with(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "true")
+    ends: list[Link] = []
+
+    def on_end(link: Link, mirror: Mirror) -> None:
+        ends.append(link)
+        if len(ends) == 1:
+            raise ConnectionLost("cut while pulling")
+
+    again = Reconnecting(vm)
+    last = Follower(again, [mirror], Silence(), on_end, sleep=lambda _: None).follow(link)
+    assert ends == [link, last]
+    assert again.times == 1
+
+
+@pytest.mark.parametrize("final", [LoginRefused, HostKeyChanged, NoPython])
+def test_what_no_patience_heals_is_raised_at_once(vm: Vm, final: type[TrainshedError]) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "sleep 30")
+    link.close()
+    tries: list[float] = []
+
+    def connect() -> Link:
+        tries.append(time.monotonic())
+        raise final("no")
+
+    with pytest.raises(final):
+        Follower(connect, [mirror], Silence(), ignore, sleep=lambda _: None).follow(link)
+    assert len(tries) == 1
+    vm.connect().call(Cancel("run"), Done)
+    vm.finish(vm.connect(), mirror)
+
+
+def test_a_vm_that_does_not_come_back_is_given_up_in_the_end(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "_RETRY_LIMIT_S", 0.2)
+    link = vm.connect()
+    mirror = vm.start(link, "sleep 30")
+    link.close()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        time.sleep(0.05)
+
+    def connect() -> Link:
+        raise ConnectError("not there")
+
+    with pytest.raises(ConnectionLost):
+        Follower(connect, [mirror], Silence(), ignore, sleep=sleep).follow(link)
+    assert waits[:3] == [0.5, 1.0, 2.0]
+    vm.connect().call(Cancel("run"), Done)
+    vm.finish(vm.connect(), mirror)
+
+
+def test_an_agent_killed_while_following_does_not_end_the_run(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "echo one; sleep 0.5; echo two")
+    for pid in vm.pids("sys.stdin.buffer"):
+        os.kill(pid, signal.SIGKILL)
+    again = Reconnecting(vm)
+    Follower(again, [mirror], Silence(), ignore, sleep=lambda _: None).follow(link)
+    assert again.times == 1
+    assert mirror.log.read_bytes() == b"one\ntwo\n"
+
+
+NEWS = """
+while True:
+    hear()
+    say(RESULT, record.encode(News({reports}, {pieces}, {missing})), {body})
+"""
+AT = "'2026-01-01T00:00:00Z'"
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        pytest.param({"pieces": "(Piece('run', 'log', 5, 3),)", "body": "b'abc'"}, id="gap"),
+        pytest.param({"pieces": "(Piece('run', 'log', -3, 3),)", "body": "b'abc'"}, id="before"),
+        pytest.param({"pieces": "(Piece('run', 'log', 0, 9),)", "body": "b'abc'"}, id="short"),
+        pytest.param({"pieces": "(Piece('run', 'log', 0, -1),)", "body": "b'abc'"}, id="negative"),
+        pytest.param({"pieces": "(Piece('run', 'log', 0, 0),)"}, id="empty"),
+        pytest.param({"pieces": "(Piece('run', '../../x', 0, 3),)", "body": "b'abc'"}, id="name"),
+        pytest.param({"pieces": "(Piece('run', 'seen', 0, 3),)", "body": "b'abc'"}, id="file"),
+        pytest.param({"pieces": "(Piece('../x', 'log', 0, 3),)", "body": "b'abc'"}, id="run"),
+        pytest.param({"reports": "(RunReport('other', 'job', True, 'x'),)"}, id="report"),
+        pytest.param(
+            {
+                "reports": "(RunReport('run', 'job', False, 'x',"
+                " RunState(State.FAILED, 'yesterday')),)"
+            },
+            id="time",
+        ),
+        pytest.param(
+            {
+                "reports": f"(RunReport('run', 'job', False, 'x', RunState(State.FAILED, {AT})),)"
+                " * 2"
+            },
+            id="twice",
+        ),
+    ],
+)
+def test_news_that_were_not_asked_for_are_the_agents_fault(vm: Vm, news: dict[str, str]) -> None:
+    mirror = vm.mirrors.make(RunRequest("run", "job", "0" * 64, "true"))
+    empty = {"reports": "()", "pieces": "()", "missing": "()", "body": "b''"}
+    link = vm.connect(python=vm.fake(NEWS.format(**{**empty, **news})))
+    before = {path for path in vm.folder.rglob("*") if path.name != "seen.json"}
+    with pytest.raises(AgentBroken):
+        Follower(link_lost, [mirror], Silence(), ignore).follow(link)
+    assert {path for path in vm.folder.rglob("*") if path.name != "seen.json"} == before
+
+
+class Reconnecting:
+    """Gives a new link, and counts how often.
+
+    Args:
+        cuts: after so many bytes through the relay each new line is cut; then no more are.
+    """
+
+    def __init__(self, vm: Vm, relay: Relay | None = None, cuts: Iterable[int] = ()) -> None:
+        self._vm = vm
+        self._relay = relay
+        self._cuts = iter(cuts)
+        self.times = 0
+
+    def __call__(self) -> Link:
+        self.times += 1
+        if self._relay is None:
+            return self._vm.connect()
+        self._relay.cut_after(next(self._cuts, 10**12))
+        return self._vm.connect(port=self._relay.port)
+
+
+class Dies(Exception):
+    pass
+
+
+class Dying(Silence):
+    """Ends its follower in the middle of a log, as a kill would."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def log(self, job: str, data: bytes) -> None:
+        self._seen += len(data)
+        if self._seen > 300_000:
+            raise Dies
+
+
+def link_lost() -> Link:
+    raise ConnectionLost("the test's line was lost")
+
+
+def read(file: Path) -> bytes:
+    return file.read_bytes() if file.exists() else b""

@@ -1,0 +1,337 @@
+"""Artifacts: the bytes the VM hashed, or nothing; and no file that was not declared."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import (
+    AgentBroken,
+    ConnectionLost,
+    ModelDamaged,
+    Refused,
+    TrainshedError,
+    UsageError,
+)
+from orchestrator.link import Link
+from orchestrator.pull import accept, pull
+from orchestrator.shelf import Shelf
+from orchestrator.tell import Silence, Teller
+from remote.protocol import CHUNK_BYTES
+from remote.runfolder import Artifact
+from tests.servers import Relay, SshServer
+from tests.vm import Vm, practice
+
+pytestmark = pytest.mark.timeout(30)
+
+MIB = 2**20
+
+
+@pytest.fixture
+def vm(server: SshServer, tmp_path: Path) -> Iterator[Vm]:
+    with practice(server, tmp_path) as vm:
+        yield vm
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """Where pulled files go."""
+
+    partial: Path
+    shelf: Shelf
+
+    def pull(self, link: Link, artifact: Artifact, tell: Teller | None = None) -> Path:
+        return pull(link, "run", artifact, self.partial, self.shelf, tell or Silence())
+
+    def files(self) -> list[Path]:
+        """All that was kept, whole or in part."""
+        folders = (self.partial, self.shelf.folder)
+        return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Laptop:
+    return Laptop(tmp_path / "partial", Shelf(tmp_path / "state"))
+
+
+def made(vm: Vm, link: Link, command: str, *outputs: str) -> tuple[Artifact, ...]:
+    """The artifacts of a run that made `outputs`."""
+    (report,) = vm.finish(link, vm.start(link, command, outputs=outputs))
+    return report.artifacts
+
+
+def artifact_of(content: bytes, path: str = "model.h5") -> Artifact:
+    return Artifact(path, len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_an_artifact_is_pulled_once_and_verified(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, "head -c 1000000 /dev/urandom > model.h5", "model.h5")
+    path = laptop.pull(link, artifact)
+    assert path.read_bytes() == (vm.run_folder().tree / "model.h5").read_bytes()
+    assert artifact_of(path.read_bytes()) == artifact
+    calls = list(vm.wire.calls)
+    assert laptop.pull(link, artifact) == path
+    assert vm.wire.calls == calls
+    assert laptop.files() == [path]
+
+
+def test_an_empty_file_is_an_artifact_too(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, ": > empty.h5", "empty.h5")
+    assert laptop.pull(link, artifact).read_bytes() == b""
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_pull_cut_at_any_byte_goes_on_from_there(vm: Vm, laptop: Laptop, share: float) -> None:
+    size = 4 * MIB
+    with Relay(vm.server.port) as relay:
+        link = vm.connect(port=relay.port)
+        (artifact,) = made(vm, link, f"head -c {size} /dev/urandom > model.h5", "model.h5")
+        relay.cut_after(int(size * share))
+        with pytest.raises(ConnectionLost):
+            laptop.pull(link, artifact)
+    (partial,) = laptop.files()
+    came = partial.stat().st_size
+    assert came >= size * share - MIB
+    assert not laptop.shelf.folder.exists()
+    link = vm.connect()
+    before = vm.wire.received_bytes
+    path = laptop.pull(link, artifact)
+    assert vm.wire.received_bytes - before <= size - came + CHUNK_BYTES
+    assert artifact_of(path.read_bytes()) == artifact
+    assert laptop.files() == [path]
+
+
+def test_a_pull_that_was_cut_after_its_last_byte_needs_none(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, "head -c 1000000 /dev/urandom > model.h5", "model.h5")
+    content = (vm.run_folder().tree / "model.h5").read_bytes()
+    laptop.partial.mkdir()
+    (laptop.partial / artifact.sha256).write_bytes(content)
+    before = vm.wire.received_bytes
+    assert laptop.pull(link, artifact).read_bytes() == content
+    assert vm.wire.received_bytes - before < 1000
+
+
+@pytest.mark.parametrize("left", [b"wrong" * 10, b"x" * 5_000_000])
+def test_what_lies_there_from_before_never_makes_a_wrong_model(
+    vm: Vm, laptop: Laptop, left: bytes
+) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, "head -c 1000000 /dev/urandom > model.h5", "model.h5")
+    laptop.partial.mkdir()
+    (laptop.partial / artifact.sha256).write_bytes(left)
+    try:
+        path = laptop.pull(link, artifact)
+    except ModelDamaged:
+        assert laptop.files() == []
+        path = laptop.pull(link, artifact)
+    assert artifact_of(path.read_bytes()) == artifact
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda file: file.write_bytes(b"x" * file.stat().st_size), id="other bytes"),
+        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"x"), id="longer"),
+        pytest.param(lambda file: os.truncate(file, 10), id="shorter"),
+    ],
+)
+def test_an_output_changed_on_the_vm_after_the_run_is_not_kept(
+    vm: Vm, laptop: Laptop, change: object
+) -> None:
+    assert callable(change)
+    link = vm.connect()
+    (artifact,) = made(vm, link, "head -c 1000000 /dev/urandom > model.h5", "model.h5")
+    change(vm.run_folder().tree / "model.h5")
+    with pytest.raises(ModelDamaged) as raised:
+        laptop.pull(link, artifact)
+    assert artifact.sha256 in raised.value.cause
+    assert laptop.files() == []
+
+
+def test_an_output_removed_on_the_vm_after_the_run_is_told(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, "echo 1 > model.h5", "model.h5")
+    (vm.run_folder().tree / "model.h5").unlink()
+    with pytest.raises(Refused, match="was removed"):
+        laptop.pull(link, artifact)
+    assert laptop.shelf.find(artifact.sha256) is None
+
+
+def test_no_other_file_of_the_vm_is_handed_out(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    made(vm, link, "echo 1 > model.h5", "model.h5")
+    for path in ("../request.json", "/etc/passwd", "other", "", "model.h5/", "./model.h5"):
+        with pytest.raises(Refused):
+            laptop.pull(link, artifact_of(b"x", path))
+
+
+def test_globs_and_folders_are_outputs_and_links_are_left_out(vm: Vm) -> None:
+    vm.write("make.sh", MAKES)
+    artifacts = made(vm, vm.connect(), "sh make.sh", "out", "*.h5", "deep/**/*.keras", "missing")
+    assert [artifact.path for artifact in artifacts] == [
+        "a.h5",
+        "deep/m.keras",
+        "deep/x/y/m.keras",
+        "it's a model.h5",
+        "out/.hidden",
+        "out/sub/f",
+    ]
+    assert accept(artifacts, ("out", "*.h5", "deep/**/*.keras")) == artifacts
+
+
+MAKES = """
+mkdir -p out/sub deep/x/y elsewhere
+for f in out/sub/f out/.hidden a.h5 "it's a model.h5" deep/m.keras deep/x/y/m.keras other; do
+    echo "$f" > "$f"
+done
+echo secret > elsewhere/secret
+ln -s ../elsewhere/secret out/link
+ln -s ../elsewhere out/linked
+ln -s /etc/passwd passwd.h5
+ln -s elsewhere deep/z
+mkfifo out/pipe
+mkdir folder.h5
+"""
+
+
+def test_two_who_pull_the_same_file_at_once_both_have_it(vm: Vm, laptop: Laptop) -> None:
+    links = [vm.connect(), vm.connect()]
+    (artifact,) = made(vm, links[0], "head -c 4000000 /dev/urandom > model.h5", "model.h5")
+    together, found, errors = Together(), [], []
+
+    def bring(link: Link) -> None:
+        try:
+            found.append(laptop.pull(link, artifact, together))
+        except TrainshedError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=bring, args=(link,)) for link in links]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert errors == []
+    assert found == [laptop.shelf.find(artifact.sha256)] * 2
+    assert artifact_of(found[0].read_bytes()) == artifact
+    assert laptop.files() == [found[0]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("while True: say(DATA, {}, b'x' * 10**5)", id="endless"),
+        pytest.param("say(DATA, {}, b'wrong')\nsay(RESULT, {})", id="wrong bytes"),
+        pytest.param("say(DATA, {}, b'rig')\nsay(RESULT, {})", id="too short"),
+        pytest.param("say(RESULT, {})", id="nothing"),
+    ],
+)
+def test_a_vm_that_sends_other_bytes_leaves_nothing_behind(
+    vm: Vm, laptop: Laptop, body: str
+) -> None:
+    link = vm.connect(python=vm.fake(f"hear()\n{body}"))
+    with pytest.raises(ModelDamaged):
+        laptop.pull(link, artifact_of(b"right"))
+    assert laptop.files() == []
+
+
+def test_a_vm_that_sends_a_file_in_empty_pieces_is_given_up(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect(python=vm.fake("hear()\nwhile True: say(DATA, {})"))
+    with pytest.raises(AgentBroken):
+        laptop.pull(link, artifact_of(b"right"))
+
+
+def test_a_file_too_large_for_the_disk_is_not_begun(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect(python=vm.fake("hear()"))
+    with pytest.raises(UsageError, match="does not fit"):
+        laptop.pull(link, Artifact("model.h5", 2**52, "0" * 64))
+    assert vm.wire.calls == []
+
+
+BAD_ARTIFACTS = [
+    artifact_of(b"", path)
+    for path in (
+        "../model.h5",
+        "/etc/model.h5",
+        "out/../../model.h5",
+        "out//model.h5",
+        "./model.h5",
+        "out/./model.h5",
+        "",
+        "out/..\\..\\model.h5",
+        "out/\x1b[2Jmodel.h5",
+        "out/mo\ndel.h5",
+        "out/\0.h5",
+        "out/\u202emodel.h5",
+        "out/\ud800.h5",
+        "out/\udc80.h5",
+        "out/" + "x" * 256,
+        "undeclared.h5",
+        "outer/model.h5",
+        "category1/other/model.h5",
+    )
+]
+
+
+@pytest.mark.parametrize("artifact", BAD_ARTIFACTS, ids=lambda artifact: ascii(artifact.path[:30]))
+def test_an_artifact_that_was_not_declared_or_has_a_bad_name_is_left(artifact: Artifact) -> None:
+    good = artifact_of(b"", "out/model.h5")
+    assert accept((artifact, good), ("out", "category1/*.h5")) == (good,)
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        Artifact("out/m.h5", -1, "0" * 64),
+        Artifact("out/m.h5", 10**400, "0" * 64),
+        Artifact("out/m.h5", 1, "0" * 63),
+        Artifact("out/m.h5", 1, "../" + "0" * 61),
+        Artifact("out/m.h5", 1, "A" * 64),
+    ],
+)
+def test_an_artifact_with_an_absurd_size_or_digest_is_left(artifact: Artifact) -> None:
+    assert accept((artifact,), ("out",)) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "meant"),
+    [
+        ("m.h5", "m.h5", True),
+        ("a/m.h5", "m.h5", False),
+        ("a/m.h5", "a", True),
+        ("a/m.h5", "a/", True),
+        ("a/m.h5", "*", True),
+        ("a/m.h5", "*.h5", False),
+        ("a/b/m.h5", "a/*.h5", False),
+        ("a/b/m.h5", "a/**/*.h5", True),
+        ("a/m.h5", "a/**/*.h5", True),
+        ("m.h5", "**/m.h5", True),
+        ("a/b", "a/**", True),
+        ("ab", "a", False),
+        ("a.h5", "[ab].h5", True),
+        ("a", "a/b", False),
+    ],
+)
+def test_a_pattern_means_a_path_or_a_folder_above_it(path: str, pattern: str, meant: bool) -> None:
+    assert bool(accept((artifact_of(b"", path),), (pattern,))) is meant
+
+
+class Together(Silence):
+    """Makes two pulls wait for each other at their first progress."""
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2)
+        self._waited = threading.local()
+
+    def doing(self, text: str, done: int = 0, total: int = 0) -> None:
+        if not hasattr(self._waited, "here"):
+            self._waited.here = True
+            self._barrier.wait(5)

@@ -1,0 +1,449 @@
+"""The life of a run on the VM: started once, frozen, supervised to a truthful end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import Refused
+from orchestrator.link import Link
+from orchestrator.mirror import LOST, Mirror, opinion, why_lost
+from orchestrator.plan import Overrides
+from orchestrator.spec import Job
+from orchestrator.sync import submit
+from remote.protocol import Cancel, Done, ListRuns, News, Submit, Submitted
+from remote.record import from_bytes, to_bytes
+from remote.runfolder import RunState, State
+from tests.servers import SshServer
+from tests.vm import Vm, practice, wait_until
+
+pytestmark = pytest.mark.timeout(30)
+
+IGNORES_SIGTERM = "trap '' TERM; "
+
+
+@pytest.fixture
+def vm(server: SshServer, tmp_path: Path) -> Iterator[Vm]:
+    with practice(server, tmp_path) as vm:
+        yield vm
+
+
+def state_of(vm: Vm, run_id: str = "run") -> RunState | None:
+    """As it stands on the VM."""
+    with contextlib.suppress(FileNotFoundError):
+        return from_bytes(RunState, vm.run_folder(run_id).state.read_bytes())
+    return None
+
+
+def await_state(vm: Vm, state: State, run_id: str = "run") -> None:
+    wait_until(lambda: (s := state_of(vm, run_id)) and s.state is state, f"{run_id} is {state}")
+
+
+def until(file: Path) -> str:
+    """A command that waits for a file."""
+    return f"until [ -e {shlex.quote(str(file))} ]; do sleep 0.05; done"
+
+
+def await_log(vm: Vm, text: bytes, run_id: str = "run") -> None:
+    wait_until(
+        lambda: vm.run_folder(run_id).log.exists() and text in vm.log(run_id), f"log has {text!r}"
+    )
+
+
+ENDINGS = (
+    ("true", State.SUCCEEDED, 0, None),
+    ("exit 3", State.FAILED, 3, None),
+    ("no-such-program", State.FAILED, 127, None),
+    ("if", State.FAILED, 2, None),
+    ("exit 255", State.FAILED, 255, None),
+    ("kill -SEGV $$", State.FAILED, None, signal.SIGSEGV),
+    ("sh -c 'kill -KILL $$'; exit $?", State.FAILED, 137, signal.SIGKILL),
+)
+
+
+def test_a_run_says_how_its_command_ended(vm: Vm) -> None:
+    link = vm.connect()
+    mirrors = [vm.start(link, ending[0], f"run{n}") for n, ending in enumerate(ENDINGS)]
+    vm.finish(link, *mirrors)
+    for mirror, (command, state, code, number) in zip(mirrors, ENDINGS, strict=True):
+        ended = state_of(vm, mirror.run_id)
+        assert ended is not None
+        assert (ended.state, ended.exit_code, ended.signal) == (state, code, number), command
+        times = (ended.queued_at, ended.setting_up_at, ended.running_at, ended.ended_at)
+        assert list(times) == sorted(times, key=str)
+        assert ("out of memory" in ended.reason) == (number == signal.SIGKILL)
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_the_oldest_and_the_newest_python_can_do_it(vm: Vm, version: str) -> None:
+    found = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
+    if not found:
+        pytest.skip(f"there is no Python {version} here")
+    python = Path(vm.python).read_text().replace(sys.executable, str(found[0]))
+    Path(vm.python).write_text(python)
+    link = vm.connect()
+    assert link.hello.python.startswith(version)
+    mirror = vm.start(link, "python -V; exec 2>&1; echo model > m.h5; exit 3", outputs=("m.h5",))
+    (report,) = vm.finish(link, mirror)
+    assert (opinion(report), len(report.artifacts)) == ("failed", 1)
+    assert not (vm.run_folder().path / "supervisor.log").read_bytes()
+
+
+def test_a_run_whose_python_is_not_there_fails_in_its_setup(vm: Vm) -> None:
+    vm.remote = replace(vm.remote, env=replace(vm.remote.env, python="python9"))
+    ended = vm.run(vm.connect(), "true", outputs=("*",))
+    assert (ended.state, ended.exit_code) == (State.SETUP_FAILED, None)
+    assert "python9" in ended.reason
+
+
+def test_what_a_run_is_given_is_in_its_environment(vm: Vm) -> None:
+    command = (
+        "python -c 'import os, json, sys; json.dump(dict(os.environ), sys.stdout)'"
+        "; readlink /proc/self/fd/0; pwd"
+    )
+    params = {"lr": "1e-3", "name": 'it\'s "x" $HOME\n'}
+    vm.run(vm.connect(), command, overrides=Overrides(params=params))
+    found, rest = json.JSONDecoder().raw_decode(vm.log().decode())
+    assert found["PARAM_lr"] == "1e-3"
+    assert found["PARAM_name"] == params["name"]
+    assert json.loads(found["TRAINSHED_PARAMS"]) == params
+    assert found["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert found["TRAINSHED_RUN"] == str(vm.run_folder().path)
+    assert found["HOME"] == str(vm.server.home)
+    assert vm.log().decode()[rest:].split("\n")[:2] == ["/dev/null", str(vm.run_folder().tree)]
+
+
+def test_the_connection_closed_right_after_the_submission_does_no_harm(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "sleep 0.3; echo done; echo model > out.h5", outputs=("out.h5",))
+    link.close()
+    await_state(vm, State.SUCCEEDED)
+    (report,) = vm.finish(vm.connect(), mirror)
+    assert [artifact.path for artifact in report.artifacts] == ["out.h5"]
+    assert mirror.log.read_bytes() == b"done\n"
+
+
+def test_the_same_run_submitted_again_starts_once(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "echo started; sleep 0.3")
+    for _ in range(3):
+        assert link.call(Submit((mirror.request,)), Submitted).unknown_trees == ()
+    vm.finish(link, mirror)
+    wait_until(lambda: not vm.pids(str(vm.run_folder().package)), "its supervisor has ended")
+    link.call(Submit((mirror.request,)), Submitted)
+    assert not vm.pids(str(vm.run_folder().package))
+    assert mirror.log.read_bytes() == b"started\n"
+
+
+def test_the_same_run_submitted_from_five_connections_at_once_starts_once(vm: Vm) -> None:
+    links = [vm.connect() for _ in range(5)]
+    vm.run(links[0], "true", run_id="first")  # brings the tree there
+    mirror = vm.mirrors.make(replace(vm.mirrors.all()[0].request, run_id="run", command="echo hi"))
+    barrier = threading.Barrier(5)
+
+    def start(link: Link) -> None:
+        barrier.wait(5)
+        link.call(Submit((mirror.request,)), Submitted)
+        link.call(ListRuns(), News)
+
+    threads = [threading.Thread(target=start, args=(link,)) for link in links]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    vm.finish(links[0], mirror)
+    assert mirror.log.read_bytes() == b"hi\n"
+    assert {path.name for path in (vm.store / "runs").iterdir()} == {"first", "run"}
+
+
+def test_a_look_at_a_run_does_not_keep_it_from_starting(vm: Vm) -> None:
+    """Looking at a lock shares it for a moment; a submission in that moment still counts."""
+    link = vm.connect()
+    vm.run(link, "true", run_id="first")
+    mirror = vm.mirrors.make(replace(vm.mirrors.all()[0].request, run_id="run"))
+    folder = vm.run_folder()
+    folder.path.mkdir()
+    folder.request.write_bytes(to_bytes(mirror.request))
+    folder.package.write_bytes(vm.run_folder("first").package.read_bytes())
+    with folder.lock.open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        submission = threading.Thread(target=link.call, args=(Submit((mirror.request,)), Submitted))
+        submission.start()
+        submission.join(0.2)
+    submission.join(5)
+    vm.finish(link, mirror)
+    assert mirror.verdict == "succeeded"
+
+
+def test_another_request_under_the_same_id_is_refused(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "echo right")
+    request = vm.mirrors.all()[0].request
+    with pytest.raises(Refused) as raised:
+        link.call(Submit((replace(request, command="echo wrong"),)), Submitted)
+    assert raised.value.code == "run-exists"
+    assert vm.log() == b"right\n"
+
+
+def test_a_request_that_leaves_its_folder_is_refused(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "true")
+    request = replace(vm.mirrors.all()[0].request, run_id="bad")
+    for bad in (
+        replace(request, run_id="../out"),
+        replace(request, run_id=""),
+        replace(request, tree="../../etc/passwd"),
+        replace(request, outputs=("../../*",)),
+        replace(request, outputs=("/etc/passwd",)),
+        replace(request, requirements="/etc/passwd"),
+    ):
+        with pytest.raises(Refused) as raised:
+            link.call(Submit((bad,)), Submitted)
+        assert raised.value.code == "bad-request", bad
+    assert {path.name for path in (vm.store / "runs").iterdir()} == {"run"}
+
+
+def test_a_glob_that_not_every_python_knows_does_not_lose_the_run(vm: Vm) -> None:
+    ended = vm.run(vm.connect(), "touch model.h5", outputs=("model**.h5",))
+    assert ended.state is State.SUCCEEDED
+
+
+def test_runs_wait_for_the_one_cpu_slot_in_order_of_arrival(vm: Vm) -> None:
+    link = vm.connect()
+    order, go = vm.folder / "order", vm.folder / "go"
+    command = f"basename \"$TRAINSHED_RUN\" >> '{order}'; {until(go)}"
+    mirrors = [vm.start(link, command, run_id, gpus=1) for run_id in ("c", "a", "b")]
+    wait_until(lambda: "behind" in getattr(state_of(vm, "b"), "reason", ""), "b waits")
+    go.touch()
+    vm.finish(link, *mirrors)
+    assert order.read_text().split() == ["c", "a", "b"]
+    ends = [state_of(vm, run_id) for run_id in ("c", "a", "b")]
+    for before, after in pairwise(ends):
+        assert before is not None
+        assert after is not None
+        assert str(before.ended_at)[:21] <= str(after.running_at)
+
+
+def test_a_run_cancelled_in_the_queue_never_starts(vm: Vm) -> None:
+    link = vm.connect()
+    first = vm.start(link, "sleep 30", "first", gpus=1)
+    second = vm.start(link, "echo started", "second", gpus=1)
+    await_state(vm, State.QUEUED, "second")
+    link.call(Cancel("second"), Done)
+    vm.finish(link, second)
+    ended = state_of(vm, "second")
+    assert ended is not None
+    assert (ended.state, ended.running_at) == (State.CANCELLED, None)
+    assert vm.log("second") == b""
+    link.call(Cancel("first"), Done)
+    vm.finish(link, first)
+    assert not list((vm.store / "queue").iterdir())
+
+
+def test_a_cancelled_run_ends_with_all_its_processes(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "sleep 31 & setsid sleep 32 & setsid sh -c 'sleep 33 &'; sleep 34")
+    wait_until(lambda: len(vm.pids("sleep")) >= 4, "all have started")
+    link.call(Cancel("run"), Done)
+    vm.finish(link, mirror)
+    ended = state_of(vm)
+    assert ended is not None
+    assert (ended.state, ended.signal) == (State.CANCELLED, signal.SIGTERM)
+    assert not vm.pids("sleep")
+    link.call(Cancel("run"), Done)
+    assert state_of(vm) == ended
+
+
+def test_a_run_that_ignores_the_warning_is_killed_after_its_grace(vm: Vm) -> None:
+    link = vm.connect()
+    command = f"{IGNORES_SIGTERM} setsid sleep 31 & echo up; sleep 32; sleep 33"
+    mirror = vm.start(link, command, grace_s=0.5)
+    await_log(vm, b"up")
+    started = time.monotonic()
+    link.call(Cancel("run"), Done)
+    vm.finish(link, mirror)
+    ended = state_of(vm)
+    assert ended is not None
+    assert (ended.state, ended.exit_code, ended.signal) == (State.CANCELLED, None, signal.SIGKILL)
+    assert time.monotonic() - started < 5
+    assert not vm.pids("sleep")
+    assert vm.log().count(b"is killed") == 1
+
+
+SAVES = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    assert pathlib.Path("../stop").exists()
+    pathlib.Path("model.h5").write_text("saved")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_at_its_time_limit_is_warned_and_what_it_saves_is_its_output(vm: Vm) -> None:
+    vm.write("train.py", SAVES)
+    link = vm.connect()
+    mirror = vm.start(link, "python train.py", outputs=("model.h5",), time_limit_s=1.0)
+    (report,) = vm.finish(link, mirror)
+    assert report.state is not None
+    assert report.state.state is State.TIMED_OUT
+    assert "1 s" in report.state.reason
+    assert [(a.path, a.size_bytes) for a in report.artifacts] == [("model.h5", 5)]
+
+
+def test_what_a_command_left_running_ends_with_it(vm: Vm) -> None:
+    assert vm.run(vm.connect(), "setsid sleep 31 & sleep 32 &").state is State.SUCCEEDED
+    assert not vm.pids("sleep")
+
+
+def test_a_supervisor_killed_takes_its_job_with_it_and_the_run_is_lost(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "echo up; setsid sleep 31 & sleep 32", gpus=1)
+    await_log(vm, b"up")
+    guard, supervisor = sorted(vm.pids(str(vm.run_folder().package)))
+    assert Path(f"/proc/{supervisor}/stat").read_text().split()[3] == str(guard)
+    os.kill(supervisor, signal.SIGKILL)
+    (report,) = vm.finish(link, mirror)
+    assert (report.alive, opinion(report), mirror.verdict) == (False, LOST, LOST)
+    assert mirror.seen is not None
+    assert "killed while it was running" in why_lost(mirror.seen)
+    assert not vm.pids("sleep")
+    # Its slot is free, and asking for it again does not start it a second time.
+    link.call(Submit((mirror.request,)), Submitted)
+    assert vm.run(link, "true", run_id="next", gpus=1).state is State.SUCCEEDED
+    assert vm.log() == b"up\n"
+
+
+def test_a_guard_killed_does_not_end_the_run(vm: Vm) -> None:
+    link = vm.connect()
+    go = vm.folder / "go"
+    mirror = vm.start(link, f"echo up; {until(go)}")
+    await_log(vm, b"up")
+    os.kill(min(vm.pids(str(vm.run_folder().package))), signal.SIGKILL)
+    go.touch()
+    (report,) = vm.finish(link, mirror)
+    assert opinion(report) == "succeeded"
+
+
+def test_a_supervisor_killed_in_the_queue_is_started_by_the_next_submission(vm: Vm) -> None:
+    link = vm.connect()
+    first = vm.start(link, "sleep 30", "first", gpus=1)
+    second = vm.start(link, "echo hi", "second", gpus=1)
+    await_state(vm, State.QUEUED, "second")
+    for pid in vm.pids(str(vm.run_folder("second").package)):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not vm.pids(str(vm.run_folder("second").package)), "they are gone")
+    link.call(Submit((second.request,)), Submitted)
+    link.call(Cancel("first"), Done)
+    vm.finish(link, first, second)
+    assert [first.verdict, second.verdict] == ["cancelled", "succeeded"]
+    assert vm.log("second") == b"hi\n"
+
+
+def test_a_machine_that_shuts_down_lets_the_job_save(vm: Vm) -> None:
+    vm.write("train.py", SAVES)
+    link = vm.connect()
+    mirror = vm.start(link, "python train.py", outputs=("model.h5",))
+    await_log(vm, b"up")
+    for pid in vm.pids(str(vm.run_folder().package)):
+        os.kill(pid, signal.SIGTERM)
+    (report,) = vm.finish(link, mirror)
+    assert report.state is not None
+    assert report.state.state is State.FAILED
+    assert "told it to stop" in report.state.reason
+    assert [artifact.path for artifact in report.artifacts] == ["model.h5"]
+
+
+def test_a_removed_run_folder_leaves_no_supervisor_behind(vm: Vm) -> None:
+    link = vm.connect()
+    vm.start(link, "echo up; rm -rf ../../run")
+    wait_until(lambda: not vm.pids(str(vm.run_folder().package)), "the supervisor has ended")
+
+
+def test_two_runs_of_one_snapshot_do_not_see_each_other(vm: Vm) -> None:
+    vm.write("shared.txt", "from the laptop\n")
+    link = vm.connect()
+    command = 'echo "$TRAINSHED_RUN" >> shared.txt; sleep 0.2; cat shared.txt; ls'
+    mirrors = [vm.start(link, command, run_id) for run_id in ("first", "second")]
+    vm.finish(link, *mirrors)
+    for mirror in mirrors:
+        path = vm.run_folder(mirror.run_id).path
+        assert vm.log(mirror.run_id).decode() == f"from the laptop\n{path}\nshared.txt\n"
+
+
+def test_editing_after_the_submission_changes_nothing(vm: Vm) -> None:
+    file = vm.write("train.py", "print('before')")
+    link = vm.connect()
+    blocker = vm.start(link, "sleep 30", "blocker", gpus=1)
+    mirror = vm.start(link, "python train.py", "run", gpus=1)
+    file.write_text("print('after')")
+    later = vm.start(link, "python train.py", "later", gpus=1)
+    link.call(Cancel("blocker"), Done)
+    vm.finish(link, blocker, mirror, later)
+    assert (vm.log("run"), vm.log("later")) == (b"before\n", b"after\n")
+
+
+def test_the_list_of_runs_has_every_run_with_its_state(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "true", run_id="good")
+    vm.run(link, "false", run_id="bad")
+    (vm.store / "runs" / "stranger").mkdir()
+    reports = link.call(ListRuns(), News).reports
+    assert {r.run_id: opinion(r) for r in reports} == {"good": "succeeded", "bad": "failed"}
+
+
+def test_a_submission_for_an_unknown_tree_starts_nothing(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "true")
+    request = vm.mirrors.all()[0].request
+    wanted = (replace(request, run_id="new"), replace(request, run_id="odd", tree="0" * 64))
+    assert link.call(Submit(wanted), Submitted).unknown_trees == ("0" * 64,)
+    assert {path.name for path in (vm.store / "runs").iterdir()} == {"run"}
+
+
+def test_more_gpus_than_the_machine_has_are_refused_at_once(vm: Vm) -> None:
+    vm.remote = replace(vm.remote, gpus=2)
+    with pytest.raises(Refused) as raised:
+        vm.start(vm.connect(), "true", gpus=3)
+    assert raised.value.code == "no-gpu"
+
+
+def test_declared_gpus_are_given_out_by_index(vm: Vm) -> None:
+    vm.remote = replace(vm.remote, gpus=2)
+    link = vm.connect()
+    go = vm.folder / "go"
+    command = f'echo "$CUDA_VISIBLE_DEVICES"; {until(go)}'
+    mirrors = [vm.start(link, command, run_id, gpus=1) for run_id in ("first", "second")]
+    await_log(vm, b"\n", "first")
+    await_log(vm, b"\n", "second")
+    go.touch()
+    vm.finish(link, *mirrors)
+    assert sorted(vm.log("first") + vm.log("second")) == sorted(b"0\n1\n")
+
+
+def test_a_submission_of_several_runs_is_one_exchange(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "true")
+    request = vm.mirrors.all()[0].request
+    mirrors: list[Mirror] = [
+        vm.mirrors.make(replace(request, run_id=f"run{number}")) for number in range(3)
+    ]
+    calls = len(vm.wire.calls)
+    submit(link, vm.freeze(Job("job", "true", ())), tuple(m.request for m in mirrors), vm.told)
+    assert len(vm.wire.calls) - calls == 1
+    vm.finish(link, *mirrors)
