@@ -24,7 +24,7 @@ def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRo
         UsageError: no such grouping or date, or no workspace here.
     """
     if by not in set(By):
-        raise UsageError(f"--by takes {', '.join(By)}, not {by!r}")
+        raise UsageError(f"--by takes {', '.join(By)}, not {by!r}", fix="train cost --by run")
     start = _start(since, datetime.now(UTC))
     root = "" if everywhere else str(load_workspace(folder).root)
     with Ledger.open(data_folder() / "ledger.sqlite3") as ledger:
@@ -43,14 +43,14 @@ def bill_csv(by: str, rows: Iterable[CostRow]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([by, "runs", "seconds", "currency", "amount", "unknown_runs", "estimated"])
     for row in rows:
-        for currency, amount in row.total.by_currency or (("", ""),):
+        for currency, amount in row.total.by_currency or (("", None),):
             writer.writerow(
                 [
                     row.key,
                     row.runs,
                     f"{row.seconds:.3f}",
                     currency,
-                    amount,
+                    "" if amount is None else f"{amount:f}",
                     row.total.unknown_runs,
                     str(row.total.estimated).lower(),
                 ]
@@ -63,10 +63,12 @@ def _start(since: str, now: datetime) -> datetime | None:
         return None
     try:
         return now - timedelta(seconds=parse_duration(since))
-    except ValueError:
+    except (ValueError, OverflowError):
         pass  # then it is a date
     try:
-        moment = datetime.fromisoformat(since)
-    except ValueError as error:
-        raise UsageError(f"--since takes a date or a duration such as 7d, not {since!r}") from error
-    return moment.astimezone(UTC)
+        return datetime.fromisoformat(since).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since takes a date or a duration such as 7d, not {since!r}",
+            fix="--since 2026-01-31",
+        ) from None

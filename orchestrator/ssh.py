@@ -230,7 +230,8 @@ class Connection:
                     if self._is_let_in(hop.user, key, refused, tried):
                         return
         except _FAILED as error:
-            raise LoginRefused(
+            kind = ConnectError if isinstance(error, (EOFError, OSError)) else LoginRefused
+            raise kind(
                 f"{refused}: the login broke off",
                 cause=f"{str(error) or type(error).__name__}; tried: {', '.join(tried)}",
                 fix=f"see where ssh gets: ssh -v -p {hop.port} {hop.user}@{hop.host}",
@@ -250,7 +251,9 @@ class Connection:
         except paramiko.AuthenticationException as error:
             if transport.is_active() and "timeout" not in str(error):
                 return False
-            raise LoginRefused(
+            # After one key it is the line that was cut; after several the server has had enough.
+            kind = LoginRefused if len(tried) > 1 else ConnectError
+            raise kind(
                 f"{refused}: it hung up",
                 cause=f"tried: {', '.join(tried)}",
                 fix="name the right key in the remote's `key`; then no other is tried",

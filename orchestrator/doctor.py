@@ -1,0 +1,208 @@
+"""Every check that tells whether a run would go well, each with its fix."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from orchestrator.errors import Refused, TrainshedError
+from orchestrator.link import Link
+from orchestrator.printable import printable
+from orchestrator.size import format_size
+from orchestrator.spec import Remote
+from orchestrator.tell import Teller
+from remote.protocol import Examine, Examined, News, Watch
+
+_DISK_LOW_BYTES = 5 * 10**9
+_CLOCK_LIMIT_S = 5.0
+_ECHOES = 5
+
+
+class Mark(Enum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what was found, and what to do when it is not well.
+
+    Attributes:
+        exit_code: what `train doctor` ends with when this fails.
+    """
+
+    name: str
+    mark: Mark
+    found: str
+    fix: str = ""
+    exit_code: int = Refused.exit_code
+
+
+def check_laptop() -> Iterator[Check]:
+    """This side: what grading and connecting need."""
+    yield Check("python here", Mark.OK, f"{platform.python_version()} at {sys.executable}")
+    if importlib.util.find_spec("tensorflow") is None:
+        yield Check(
+            "grader here", Mark.WARN, "no TensorFlow", "pip install 'trainshed[grade]' to grade"
+        )
+    else:
+        yield Check("grader here", Mark.OK, f"tensorflow {local_tensorflow()}")
+    if shutil.which("ssh") is None:
+        yield Check(
+            "ssh here",
+            Mark.WARN,
+            "no ssh program; ~/.ssh/config is read without it",
+            "install OpenSSH's client if an alias or ProxyJump does not work",
+        )
+
+
+def check_remote(
+    remote: Remote, connect: Callable[[], Link], requirements: str, tell: Teller
+) -> Iterator[Check]:
+    """The VM: from the login to the GPU as the framework sees it. Stops where it cannot go on."""
+    tell.doing(f"connecting to {remote.name}")
+    if remote.price is None:
+        yield Check(
+            "price",
+            Mark.WARN,
+            "unknown, so every cost will be too",
+            f"add to {remote.name}: price: {{per_hour: 0.50, currency: USD}}",
+        )
+    else:
+        price = f"{remote.price.per_hour} {remote.price.currency} per hour"
+        yield Check("price", Mark.OK, price)
+    started = time.monotonic()
+    try:
+        link = connect()
+    except TrainshedError as error:
+        cause = error.cause or (str(error.__cause__) if error.__cause__ else "")
+        found = f"{error}" + (f" ({cause})" if cause else "")
+        yield Check("connection", Mark.FAIL, found, error.fix, error.exit_code)
+        return
+    with link:
+        took_s = time.monotonic() - started
+        yield Check("connection", Mark.OK, f"ssh login and agent in {took_s:.2f} s, host key known")
+        yield check_clock(link.hello.clock_s, time.time())
+        yield from _check_hello(link)
+        tell.doing(f"asking {remote.name} about its GPUs and TensorFlow")
+        examined = link.call(Examine(remote.python, requirements), Examined)
+    yield from check_machine(remote, examined)
+
+
+def check_machine(remote: Remote, examined: Examined) -> Iterator[Check]:
+    """What the agent saw, judged. No I/O."""
+    if examined.store_writable:
+        yield Check(
+            "store",
+            Mark.FAIL,
+            printable(examined.store_writable),
+            "make room, or let the user write to the home folder",
+        )
+    drivers = [printable(gpu) for gpu in examined.driver_gpus]
+    if examined.driver_trouble:
+        found = printable(examined.driver_trouble)
+        yield Check("gpu by driver", Mark.FAIL, found, "repair the NVIDIA driver, or reboot")
+    elif drivers:
+        yield Check("gpu by driver", Mark.OK, "; ".join(drivers))
+    elif remote.gpus == 0:
+        yield Check("gpu by driver", Mark.OK, "none, and `gpus: 0` says that is right")
+    else:
+        yield Check(
+            "gpu by driver",
+            Mark.FAIL,
+            "no nvidia-smi on this machine",
+            "install the NVIDIA driver; or, to train on the CPU, give the remote `gpus: 0`",
+        )
+    yield from _check_framework(remote, examined)
+
+
+def _check_framework(remote: Remote, examined: Examined) -> Iterator[Check]:
+    if not examined.framework:
+        found = printable(examined.framework_trouble) or "none"
+        fix = f"name one with TensorFlow in env.python, or give {remote.name} env.requirements"
+        yield Check(f"framework in {remote.python}", Mark.WARN, found, fix)
+        return
+    framework = printable(examined.framework)
+    yield Check(f"framework in {remote.python}", Mark.OK, framework)
+    if remote.gpus != 0:
+        gpus = ", ".join(map(printable, examined.framework_gpus))
+        if gpus:
+            yield Check("gpu by framework", Mark.OK, gpus)
+        else:
+            yield Check(
+                "gpu by framework",
+                Mark.FAIL,
+                f"{framework} sees no GPU and would train on the CPU at the GPU's price",
+                "a K80 needs TensorFlow 2.14 or older, an M60 2.16 or older; newer ones need "
+                "the matching CUDA: pip install 'tensorflow[and-cuda]'",
+            )
+    yield _check_versions(framework)
+
+
+def _check_versions(framework: str) -> Check:
+    """Keras 2 wrote files that Keras 3 cannot always read; TensorFlow 2.16 is where it changed."""
+    there, here = _minor(framework), _minor(local_tensorflow())
+    found = f"trained with {framework}, graded with tensorflow {local_tensorflow() or '(none)'}"
+    if there and here and (there >= (2, 16)) != (here >= (2, 16)):
+        return Check(
+            "versions",
+            Mark.WARN,
+            f"{found}: Keras 2 on one side, Keras 3 on the other",
+            "dense and convolution layers load; LSTM, GRU and depthwise layers may not",
+        )
+    return Check("versions", Mark.OK, found)
+
+
+def _check_hello(link: Link) -> Iterator[Check]:
+    hello = link.hello
+    yield Check("python there", Mark.OK, f"{printable(hello.python)} at {hello.executable}")
+    free = f"{format_size(hello.disk_free_bytes)} free at {printable(hello.store)}"
+    if hello.disk_free_bytes < _DISK_LOW_BYTES:
+        yield Check("disk", Mark.WARN, free, f"see what could go: train gc {link.name}")
+    else:
+        yield Check("disk", Mark.OK, free)
+    times_s = []
+    for _ in range(_ECHOES):
+        started = time.monotonic()
+        link.call(Watch(()), News)
+        times_s.append(time.monotonic() - started)
+    rtt_s = statistics.median(times_s)
+    yield Check("rtt", Mark.OK, f"{1000 * rtt_s:.1f} ms for one exchange, median of {_ECHOES}")
+
+
+def check_clock(there_s: float, here_s: float) -> Check:
+    """The VM's clock against ours; run times and costs are told by the VM's."""
+    off_s = there_s - here_s
+    if abs(off_s) > _CLOCK_LIMIT_S:
+        return Check(
+            "clock",
+            Mark.WARN,
+            f"the VM's is {off_s:+.0f} s off",
+            "switch its time service on: timedatectl set-ntp true",
+        )
+    return Check("clock", Mark.OK, f"{off_s:+.1f} s apart")
+
+
+def local_tensorflow() -> str:
+    """The version that grades here; empty if there is none."""
+    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-macos"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _minor(text: str) -> tuple[int, int] | None:
+    found = re.search(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None

@@ -1,0 +1,161 @@
+"""The machines: a link to one, what the doctor finds, what its store holds, and a new one."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from orchestrator.config import (
+    find_remote,
+    format_remotes,
+    known_remotes,
+    load_workspace,
+    parse_remotes,
+)
+from orchestrator.console import Console
+from orchestrator.doctor import Check, check_laptop, check_remote
+from orchestrator.errors import ConfigError, UsageError
+from orchestrator.home import config_folder, remotes_file
+from orchestrator.hostkeys import Asker
+from orchestrator.link import Link
+from orchestrator.remotes import add_remote
+from orchestrator.spec import Price, Remote, Workspace
+from remote.protocol import Heap, Tidied, Tidy
+
+if TYPE_CHECKING:
+    from orchestrator.ssh import Destination
+
+
+class Machines:
+    """The remotes that are known where the user stands.
+
+    Args:
+        accept: a host key's fingerprint trusted beforehand.
+    """
+
+    def __init__(self, workspace: Workspace | None, console: Console, accept: str = "") -> None:
+        self._workspace = workspace
+        self._console = console
+        self._accept = accept
+
+    @classmethod
+    def here(cls, console: Console, accept: str = "") -> Self:
+        """The user's, and those of the workspace of the current folder where there is one."""
+        try:
+            workspace = load_workspace(Path.cwd())
+        except ConfigError:
+            raise
+        except UsageError:
+            workspace = None
+        return cls(workspace, console, accept)
+
+    def all(self) -> tuple[Remote, ...]:
+        return known_remotes(self._workspace)
+
+    def find(self, name: str) -> Remote:
+        return find_remote(self._workspace, name)
+
+    def examine(self, name: str) -> list[Check]:
+        """The doctor's checks: here, and on a remote if one is named."""
+        checks = list(check_laptop())
+        if name:
+            remote = self.find(name)
+            requirements = ""
+            if self._workspace and remote.env.requirements:
+                path = self._workspace.root / remote.env.requirements
+                requirements = path.read_text("utf-8") if path.is_file() else ""
+            checks += check_remote(
+                remote,
+                lambda: open_link(remote, self._console.asker(), self._accept),
+                requirements,
+                self._console,
+            )
+        return checks
+
+    def tidy(self, name: str, *, keep_days: float, drop: bool) -> tuple[Heap, ...]:
+        """What a remote's store holds, and what went or could go."""
+        remote = self.find(name)
+        self._console.doing(f"asking {name}")
+        with open_link(remote, self._console.asker(), self._accept) as link:
+            return link.call(Tidy(keep_days, drop), Tidied).heaps
+
+    def add(self, remote: Remote) -> tuple[str, str]:
+        """Check the host key with the user, then remember the remote; the key's type and print.
+
+        Raises:
+            UsageError: the name is taken or something given makes no sense.
+            ConnectError: not reached, or its key is not trusted; nothing is remembered.
+        """
+        from orchestrator.ssh import host_key
+
+        _check(remote)
+        if remote.name in {known.name for known in known_remotes(None)}:
+            raise UsageError(
+                f"a remote named {remote.name!r} exists already",
+                fix=f"train remote remove {remote.name}",
+            )
+        self._console.doing(f"asking {remote.host} for its host key")
+        found = host_key(
+            _destination(remote),
+            asker=self._console.asker(),
+            known_hosts=config_folder() / "known_hosts",
+            accept=self._accept or None,
+        )
+        add_remote(remotes_file(), remote)
+        return found
+
+
+def open_link(remote: Remote, asker: Asker | None, accept: str = "") -> Link:
+    """Log in and start the agent."""
+    from orchestrator.ssh import connect
+
+    connection = connect(
+        _destination(remote),
+        asker=asker,
+        known_hosts=config_folder() / "known_hosts",
+        accept=accept or None,
+    )
+    try:
+        return Link(connection, remote.name, remote.python)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def parse_price(text: str, currency: str) -> Price | None:
+    """The price that `--price` says; None when it says nothing.
+
+    Raises:
+        UsageError: not an amount above 0.
+    """
+    if not text:
+        return None
+    try:
+        per_hour = Decimal(text)
+    except InvalidOperation:
+        per_hour = Decimal(0)
+    if not per_hour.is_finite() or per_hour <= 0:
+        raise UsageError(
+            f"--price takes an amount per hour above 0, not {text!r}",
+            fix="leave it out when you do not know it; then the cost is `unknown`",
+        )
+    return Price(per_hour, currency)
+
+
+def _check(remote: Remote) -> None:
+    """Raise UsageError before anything is asked, where the file of remotes could not hold it."""
+    try:
+        parse_remotes(format_remotes((remote,)), remotes_file())
+    except ConfigError as error:
+        # The file and its line are not what the user typed; what stands behind them is.
+        wrong = "; ".join(line.partition(": ")[2] for line in str(error).splitlines())
+        raise UsageError(f"this cannot be a remote: {wrong}", fix="train remote add -h") from None
+    if remote.key and not Path(remote.key).is_file():
+        raise UsageError(f"there is no key file {remote.key}", fix="--key takes a private key")
+
+
+def _destination(remote: Remote) -> Destination:
+    from orchestrator.ssh import Destination
+
+    return Destination(remote.name, remote.host, remote.user, remote.port, remote.key)

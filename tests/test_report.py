@@ -1,0 +1,249 @@
+"""Tables for people and JSON for programs say the same, and neither lies about money."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from rich.console import Console as Rich
+from rich.table import Table
+
+from orchestrator.bill import bill_csv
+from orchestrator.console import Console
+from orchestrator.cost import Cost, CostRow, Total
+from orchestrator.desk import StatusRow
+from orchestrator.doctor import Check, Mark
+from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.report import (
+    checks_table,
+    cost_json,
+    cost_row_json,
+    cost_table,
+    cost_text,
+    files_table,
+    heaps_table,
+    metric_text,
+    next_text,
+    points_table,
+    points_text,
+    ready_table,
+    remote_json,
+    remotes_table,
+    run_json,
+    runs_table,
+    standing_json,
+    verdict_json,
+)
+from orchestrator.spec import EnvSpec, Price, Remote
+from orchestrator.standing import Standing
+from orchestrator.verdict import Outcome, Verdict
+from remote.protocol import Heap, RunReport
+from remote.runfolder import RunRequest, RunState, State
+
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+GOOD = Verdict(
+    category="a",
+    outcome=Outcome.GRADED,
+    points=3,
+    metric="accuracy",
+    value=0.71234,
+    thresholds=(0.2, 0.4, 0.6, 0.8, 0.9),
+    higher_is_better=True,
+    reason="",
+    sha256="ab" * 32,
+    size_bytes=1234,
+    graded_at=NOW,
+    versions="tensorflow 2.21.0",
+)
+INVALID = Verdict(
+    "a", Outcome.INVALID, None, "", None, (), True, "not a model\x1b[2J", "cd" * 32, 4, NOW, ""
+)
+
+
+def shown(table: Table, width: int = 200) -> str:
+    text = io.StringIO()
+    Rich(file=text, width=width, color_system=None).print(table)
+    return text.getvalue()
+
+
+def standing(verdict: Verdict | None, sha256: str | None = "ab" * 32) -> Standing:
+    return Standing("a", Path("/exam/a/mymodel.h5"), sha256, verdict, "a-1", gradable=True)
+
+
+def mirror(folder: Path, state: RunState | None = None, *, alive: bool = True) -> Mirror:
+    made = Mirrors(folder).make(RunRequest("a-1", "a", "0" * 64, "true"))
+    if state is not None:
+        made.see(RunReport("a-1", "a", alive, "1", state), "boot")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("verdict", "points", "metric", "needs"),
+    [
+        (GOOD, "3 of 5", "accuracy 0.7123", "at least 0.8"),
+        (INVALID, "invalid", "not a model", ""),
+        (None, "-", "not graded", ""),
+    ],
+)
+def test_a_verdict_in_words(verdict: Verdict | None, points: str, metric: str, needs: str) -> None:
+    assert points_text(verdict) == points
+    assert metric_text(standing(verdict)) == metric
+    assert next_text(verdict) == needs
+
+
+def test_a_metric_that_falls_needs_at_most() -> None:
+    lower = replace(GOOD, higher_is_better=False, points=5)
+    assert next_text(lower) == "all five"
+    assert next_text(replace(lower, points=0)) == "at most 0.2"
+
+
+def test_a_metric_that_is_no_number_is_null_in_json() -> None:
+    document = json.dumps(verdict_json(replace(GOOD, value=math.nan)), allow_nan=False)
+    assert json.loads(document)["value"] is None
+    assert json.loads(json.dumps(standing_json(standing(None))))["verdict"] is None
+
+
+def test_an_unknown_price_is_never_zero() -> None:
+    unknown = Cost(None, "", 60.0, estimated=False)
+    assert cost_text(unknown) == "unknown"
+    assert cost_json(unknown) == {
+        "amount": None,
+        "currency": None,
+        "seconds": 60.0,
+        "estimated": False,
+    }
+    assert cost_text(None) == ""
+    assert cost_text(Cost(Decimal(0), "USD", 0.0, estimated=False)) == ""
+    assert cost_text(Cost(Decimal("0.42"), "USD", 60.0, estimated=True)) == "$0.42 so far"
+
+    tiny = Total((("USD", Decimal("0.000000001")),), 0)
+    assert cost_row_json(CostRow("a", 1, 1.0, tiny))["cost"] == {"USD": "0.000000001"}
+    row = CostRow("", 2, 60.0, Total((), 2))
+    assert "(no session)" in shown(cost_table("session", [row]))
+    assert "unknown" in shown(cost_table("session", [row]))
+    assert cost_row_json(row)["cost"] == {}
+    assert cost_row_json(row)["unknown_runs"] == 2
+
+
+def test_csv_has_a_line_for_each_currency_and_quotes_what_it_must() -> None:
+    total = Total((("EUR", Decimal("0.1")), ("USD", Decimal("0.000000001"))), 1)
+    text = bill_csv(
+        "workspace", [CostRow('/my, "exam"', 2, 1.5, total), CostRow("x", 1, 0, Total((), 1))]
+    )
+
+    assert text.splitlines() == [
+        "workspace,runs,seconds,currency,amount,unknown_runs,estimated",
+        '"/my, ""exam""",2,1.500,EUR,0.1,1,false',
+        '"/my, ""exam""",2,1.500,USD,0.000000001,1,false',
+        "x,1,0.000,,,1,false",
+    ]
+
+
+def test_a_run_that_was_never_sent_is_told_with_what_to_do(tmp_path: Path) -> None:
+    row = StatusRow(mirror(tmp_path), "vm", None)
+    text = shown(runs_table([row]))
+
+    assert "not sent" in text
+    assert "never" in text
+    assert "the command that started it goes on with it" in text
+    assert run_json(row)["seen_at"] is None
+
+
+def test_a_lost_run_says_why(tmp_path: Path) -> None:
+    state = RunState(State.RUNNING, "2026-01-31T12:00:00.000000Z", boot_id="boot")
+    row = StatusRow(mirror(tmp_path, state, alive=False), "vm", None)
+
+    assert run_json(row)["state"] == "lost"
+    assert "its supervisor was killed" in shown(runs_table([row]))
+
+
+def test_what_a_vm_gives_as_a_reason_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    state = RunState(State.FAILED, "2026-01-31T12:00:00.000000Z", reason="\x1b[2Joops\n")
+    row = StatusRow(mirror(tmp_path, state), "vm", None)
+
+    assert "\x1b" not in shown(runs_table([row]))
+    assert run_json(row)["reason"] == r"oops\n"
+
+
+def test_a_note_goes_before_the_reason(tmp_path: Path) -> None:
+    state = RunState(State.RUNNING, "2026-01-31T12:00:00.000000Z", reason="waits for gpu0")
+    row = StatusRow(mirror(tmp_path, state), "vm", None, "unreachable (last seen 3 s ago): x")
+
+    assert "unreachable" in shown(runs_table([row]))
+    assert (run_json(row)["note"], run_json(row)["reason"]) == (row.note, "waits for gpu0")
+
+
+def test_ready_says_no_where_something_is_missing() -> None:
+    text = shown(ready_table([standing(GOOD), standing(INVALID), standing(None, sha256=None)]))
+    lines = text.splitlines()[2:]
+
+    assert [line.split()[1] for line in lines] == ["yes", "NO", "NO"]
+    assert "no model in the folder" in lines[2]
+    assert "1.2 kB" in lines[0]
+
+
+def test_points_are_shown_without_runs() -> None:
+    assert "3 of 5" in shown(points_table([standing(GOOD)], []))
+
+
+def test_a_remote_is_shown_without_what_was_not_said() -> None:
+    bare = Remote("bare", "203.0.113.7")
+    full = Remote(
+        "full", "h", "u", 2222, "/k", 2, Price(Decimal("0.50"), "EUR"), EnvSpec("python3.8", "r")
+    )
+    text = shown(remotes_table([bare, full]))
+
+    assert "unknown" in text
+    assert "u@h:2222" in text
+    assert remote_json(bare)["price_per_hour"] is None
+    assert remote_json(full)["price_per_hour"] == "0.50"
+
+
+def test_other_tables_have_a_row_each() -> None:
+    heap = Heap("runs", 3, 5000, 1, 2000)
+    assert "may go" in shown(heaps_table([heap], dropped=False))
+    assert "dropped" in shown(heaps_table([heap], dropped=True))
+    assert r"a\x07b" in shown(files_table([("a\x07b", 10)]))
+    assert "fail" in shown(checks_table([Check("x", Mark.FAIL, "found", "fix")]))
+
+
+@pytest.mark.parametrize("columns", [30, 60, 79])
+def test_on_a_narrow_screen_no_word_is_cut_off(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console()
+    console.out = Rich(width=columns, color_system=None, highlight=False, markup=False)
+    console.result(ready_table([standing(GOOD)]))
+    console.result(checks_table([Check("connection", Mark.FAIL, "word " * 40, "do " * 40)]))
+    text = capsys.readouterr().out
+
+    assert max(map(len, text.splitlines())) <= columns
+    assert "…" not in text
+    for word in ("accuracy", "mymodel.h5", "abababababab", "tensorflow", "connection", "fail"):
+        assert word in text
+    assert text.count("word") == 40
+
+
+def test_a_pipe_gets_each_row_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().result(checks_table([Check("connection", Mark.FAIL, "word " * 100, "do " * 100)]))
+
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_times_are_told_by_how_long_ago(tmp_path: Path) -> None:
+    state = RunState(State.RUNNING, "2026-01-31T12:00:00.000000Z")
+    made = mirror(tmp_path, state)
+    text = (made.folder / "seen.json").read_text()
+    seen = made.seen
+    assert seen is not None
+    earlier = datetime.now(UTC) - timedelta(hours=2, minutes=5, seconds=5)
+    at = earlier.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    (made.folder / "seen.json").write_text(text.replace(seen.at, at))
+
+    assert "2 h 05 min ago" in shown(runs_table([StatusRow(made, "vm", None)]))
