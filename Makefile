@@ -1,0 +1,65 @@
+# make demo    the main job against a practice VM on this machine
+# make test    lint, types and all tests
+# make check   the same without the slow tests
+# make bench   measurements
+# make clean   remove what the others made
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check lint types fmt lock calibrate bench clean setup openssh
+
+demo: setup
+	$(BIN)/python -m orchestrator.demo .demo
+
+test: setup openssh lint types
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: setup lint types
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not tf"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+fmt: setup
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old; trainshed needs 3.11 or newer"; \
+	    echo "fix:   make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment"; \
+	    echo "fix:   on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check \
+	  --constraint requirements.lock --editable '.[grade,practice,dev]'
+	@touch $@
+
+# The tests need a real OpenSSH server to start on loopback; no system service is touched.
+openssh:
+	@.ci/need sshd openssh-server "so the tests over OpenSSH are skipped"
+
+# What CI installs, to the version; made anew from what pip resolves today.
+lock:
+	rm -rf .venv && $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable '.[grade,practice,dev]'
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable > requirements.lock
+
+# The practice pack's table of points: every starter and reference, over three seeds.
+calibrate: setup
+	$(BIN)/python jobs/calibrate.py
+
+bench: setup openssh
+	@.ci/need rsync rsync "so there is nothing to measure against"
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
