@@ -136,7 +136,6 @@ class Desk:
         if not self.trip.is_home(mirror):
             remote = self._remote_of(mirror)
             with self.link(remote) as link:
-                self.console.log(mirror.request.job, _bytes(mirror.log))
                 self.trip.follow(remote, link, [mirror]).close()
         return self.trip.settle(jobs, [mirror], best=True)
 
@@ -159,19 +158,19 @@ class Desk:
 
     def show_log(self, mirror: Mirror, *, follow: bool) -> None:
         """The copy first, then what the VM has beyond it."""
-        self.console.log(mirror.request.job, _bytes(mirror.log))
-        if mirror.verdict == LOST or self.trip.is_home(mirror):
-            return
-        try:
+        is_over = mirror.verdict == LOST or self.trip.is_home(mirror)
+        if follow and not is_over:
             remote = self._remote_of(mirror)
             with self.link(remote) as link:
-                if follow:
-                    self.trip.follow(remote, link, [mirror]).close()
-                else:
-                    self.trip.look(link, [mirror], self.console)
+                self.trip.follow(remote, link, [mirror]).close()
+            return
+        self.console.log(mirror.request.job, _bytes(mirror.log))
+        if is_over:
+            return
+        try:
+            with self.link(self._remote_of(mirror)) as link:
+                self.trip.look(link, [mirror], self.console)
         except TrainshedError as error:
-            if follow:
-                raise
             self.console.warn(f"this is the laptop's copy: {error}")
 
     def cancel(self, mirror: Mirror) -> str:
@@ -181,7 +180,7 @@ class Desk:
         remote = self._remote_of(mirror)
         with self.link(remote) as link:
             link.call(Cancel(mirror.run_id), Done)
-            self.trip.follow(remote, link, [mirror]).close()
+            self.trip.follow(remote, link, [mirror], replay=False).close()
         return f"{mirror.run_id} {mirror.verdict}"
 
     def pull(self, names: Sequence[str], *, best: bool) -> Result:

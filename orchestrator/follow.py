@@ -57,6 +57,13 @@ class Follower:
         self._on_end = on_end
         self._sleep = sleep
 
+    def replay(self) -> None:
+        """Tell what of the logs is here already; following goes on right behind it."""
+        for run_id, mirror in self._mirrors.items():
+            if have_bytes := self._offsets[run_id].log:
+                with mirror.log.open("rb") as copy:
+                    self._tell.log(self._jobs[run_id], copy.read(have_bytes))
+
     def follow(self, link: Link) -> Link:
         """Return when all runs have ended; the link returned is the one that works.
 

@@ -132,13 +132,21 @@ class RoundTrip:
             mirrors.append(mirror)
         return tuple(mirrors)
 
-    def follow(self, remote: Remote, link: Link, mirrors: Sequence[Mirror]) -> Link:
+    def follow(
+        self, remote: Remote, link: Link, mirrors: Sequence[Mirror], *, replay: bool = True
+    ) -> Link:
         """Until all have ended; each one's outputs are pulled as soon as it has.
+
+        Args:
+            replay: whether the logs are told from their beginning, when another command has
+                followed these runs before.
 
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
         """
         follower = Follower(lambda: self.connect(remote), mirrors, self.tell, self.take_home)
+        if replay:
+            follower.replay()
         try:
             return follower.follow(link)
         except KeyboardInterrupt:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import SSHD, SshServer, embedded, openssh
+
+# Who starts the tests in the background (`nohup make test &`) has these ignored, and so would every
+# program of a test; but some of them are sent one to see what it does.
+for ignored in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler)
 
 # The developer's keys and known hosts must not decide a test, nor be touched by one.
 ISOLATED_SSH_CONFIG = """\
