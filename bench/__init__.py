@@ -1,0 +1,1 @@
+"""Measurements, side by side with the programs a user would take instead; `make bench`."""
