@@ -176,7 +176,7 @@ class Connection:
                 self._memory.keep(shorter)
                 raise
             else:
-                self._identity = way.identity
+                self._let_in(way.identity)
                 self._memory.keep(replace(way, kex=self._kex))
                 return started
         self.close()
@@ -184,6 +184,11 @@ class Connection:
         self.host_key, self._identity, self._kex = plain.host_key, plain._identity, plain._kex
         self._lines, self._transports = plain._lines, plain._transports
         return None
+
+    def _let_in(self, identity: str) -> None:
+        self._identity = identity
+        # Not before: asyncssh dismisses a client who speaks of anything else before the login.
+        self._transports[-1].set_keepalive(KEEPALIVE_S)
 
     def _learn(self, stream: paramiko.Channel) -> None:
         """Remember what the next connection can count on, as it was with the first channel."""
@@ -305,7 +310,6 @@ class Connection:
                 cause=cause,
                 fix=f"check host and port of the remote; then: ssh -v -p {hop.port} {hop.host}",
             ) from error
-        transport.set_keepalive(KEEPALIVE_S)
         self.host_key = HostKey(key.get_name(), key.asbytes())
         self._identity, self._kex = "", transport.agreed
 
@@ -341,7 +345,7 @@ class Connection:
                 for name, key in offers:
                     tried.append(name)
                     if self._is_let_in(hop.user, key, refused, tried):
-                        self._identity = _identity(key)
+                        self._let_in(_identity(key))
                         return
         except _FAILED as error:
             raise LoginRefused(
