@@ -9,7 +9,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from typing import IO, Protocol
+
+# Linux has both. It may hold back an acknowledgement for 40 ms, and a server that waits for it
+# (Nagle's algorithm) holds back its next words as long.
+_ACKNOWLEDGE = getattr(socket, "TCP_QUICKACK", None)
+_HOLD = getattr(socket, "TCP_CORK", None)
 
 # Enough for the first words of whatever answered, for the message that says it is not SSH.
 GREETING_LIMIT_BYTES = 200
@@ -44,6 +50,8 @@ class Line:
 
     def recv(self, size: int) -> bytes:
         data = self._endpoint.recv(size)
+        # The system takes it back by itself, so it is said again each time.
+        self._set(_ACKNOWLEDGE, True)
         if len(self.greeting) < GREETING_LIMIT_BYTES:
             self.greeting = (self.greeting + data)[:GREETING_LIMIT_BYTES]
         return data
@@ -70,6 +78,25 @@ class Line:
 
     def settimeout(self, timeout_s: float | None) -> None:
         self._endpoint.settimeout(timeout_s)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent meanwhile leaves in as few packets as the system can make of it.
+
+        A new TCP connection may send ten packets before it waits for an answer, whatever their
+        size.  Source: RFC 6928.
+        """
+        self._set(_HOLD, True)
+        try:
+            yield
+        finally:
+            self._set(_HOLD, False)
+
+    def _set(self, option: int | None, on: bool) -> None:
+        if option is not None and isinstance(self._endpoint, socket.socket):
+            # Not TCP (a ProxyCommand), or closed by another thread.
+            with contextlib.suppress(OSError):
+                self._endpoint.setsockopt(socket.IPPROTO_TCP, option, on)
 
     def close(self) -> None:
         """Close both ways at once, from any thread; never raises."""

@@ -35,7 +35,8 @@ class Channel(Protocol):
 class Executor(Protocol):
     """A connection, as far as a link needs it."""
 
-    def execute(self, command: str) -> Channel: ...
+    def execute(self, command: str, first: bytes = b"") -> Channel:
+        """Start a command; `first` is what it reads first, sent along with the request."""
 
     def close(self) -> None: ...
 
@@ -50,7 +51,7 @@ class Link:
     def __init__(self, connection: Executor, name: str, python: str) -> None:
         self.name = name
         self._connection = connection
-        self._channel = connection.execute(bootstrap_command(python))
+        self._channel = connection.execute(bootstrap_command(python), bootstrap_input())
         self._ready = bytearray()
         self._python = python
         self.hello = self._greet()
@@ -108,10 +109,9 @@ class Link:
 
     def _greet(self) -> protocol.Hello:
         try:
-            self._channel.write(bootstrap_input())
             self._skip_noise()
         except ConnectionLost:
-            # A shell that could not start Python closes the channel while we still write.
+            # A shell that could not start Python closes the channel while the agent is on its way.
             status = self._channel.exit_status()
             if status is None:
                 raise

@@ -8,26 +8,29 @@ Every failure leaves here as one of our errors. Where paramiko differs from what
   transport class does not, but can wait for ever.
 - Waits inside `exec_command` and `send` have no end on a line that died.
 - A failed handshake leaves a timer thread behind.
+- It waits for an answer at each step; see `orchestrator.flight`.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import stat
 import struct
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import paramiko
 
 from orchestrator.channel import Channel, lost
-from orchestrator.errors import ConnectError, LoginRefused
+from orchestrator.errors import ConnectError, ConnectionLost, LoginRefused
+from orchestrator.flight import FlyingTransport, Grounded, fly, start
 from orchestrator.hostkeys import Asker, HostKey, KnownKey, admit, known_keys
 from orchestrator.keyoffers import KEY_LIMIT_BYTES, Locked, Offers, Unusable
 from orchestrator.line import Line, dial, through_command, why_unreachable
@@ -40,12 +43,16 @@ from orchestrator.sshconfig import (
     has_ssh,
     route,
 )
+from orchestrator.way import FILE_NAME, PLAIN, Memory, Way, reach
 
 __all__ = ["Asker", "Channel", "Connection", "Destination", "connect", "host_key"]
 
 # Three times the agent's heartbeat. A laptop that slept leaves a line that is dead but never says
 # so; without this limit the next read would wait for ever.
 SILENCE_LIMIT_S = 15.0
+
+# A server may ask others (LDAP) whether to let us in.
+LOGIN_LIMIT_S = 30.0
 
 # Shorter than the shortest idle limit of a NAT or firewall on the way.
 KEEPALIVE_S = 5
@@ -77,6 +84,21 @@ _log.addHandler(logging.NullHandler())
 _log.propagate = False
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A login put off to the first command.
+
+    Attributes:
+        way: what worked the last time.
+        again: connects anew, and logs in the plain way.
+    """
+
+    hop: Hop
+    asker: Asker | None
+    way: Way
+    again: Callable[[], Connection]
+
+
 class Connection:
     """A way to a server, through its jump hosts; `connect` opens it.
 
@@ -87,30 +109,112 @@ class Connection:
 
     host_key: HostKey
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, memory: Memory) -> None:
         self.where = where
+        self._memory = memory
+        # The key that was let in, and the key exchange to begin early the next time.
+        self._identity = self._kex = ""
+        self._flight: _Flight | None = None
+        self._first = threading.Lock()
         self._lines: list[Line] = []
-        self._transports: list[paramiko.Transport] = []
+        self._transports: list[FlyingTransport] = []
         self._channels: list[Channel] = []
 
     @property
     def host_key_fingerprint(self) -> str:
         return self.host_key.fingerprint
 
-    def execute(self, command: str) -> Channel:
+    def execute(self, command: str, first: bytes = b"") -> Channel:
         """Start a command line of the user's shell on the VM.
+
+        Args:
+            first: the start of its input, on its way before the server has answered where that is
+                possible. That the command did not take all of it shows in the channel.
 
         Raises:
             ConnectError: the server opens no further channel, or runs no commands.
             ConnectionLost: the line is gone; whether the command was started is not known.
+            LoginRefused, HostKeyChanged: as `connect`, where it put off the login.
         """
-        # Closing the socket is the only thing that ends exec_command's wait for an answer.
-        watch = threading.Timer(SILENCE_LIMIT_S, self._lines[0].close)
+        line = command.encode("utf-8", "surrogateescape")
+        # The first command logs in, and the others wait for it.
+        with nullcontext() if self._identity else self._first:
+            stream, sent = self._take_off(line, first) or self._start(line, first)
+        channel = Channel(stream, self.where, SILENCE_LIMIT_S, _BROKEN)
+        self._channels.append(channel)
+        with suppress(ConnectionLost):
+            channel.write(first[sent:])
+        return channel
+
+    def _start(self, command: bytes, first: bytes) -> tuple[paramiko.Channel, int]:
+        with self._watched(SILENCE_LIMIT_S):
+            stream, sent = start(self._transports[-1], command, first, SILENCE_LIMIT_S)
+        self._learn(stream)
+        return stream, sent
+
+    def _take_off(self, command: bytes, first: bytes) -> tuple[paramiko.Channel, int] | None:
+        """Log in and start the first command in one flight; None where it is to be started yet."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return None
+        hop, way = flight.hop, flight.way
+        # A line that breaks may be a server's way to refuse a flight. The next is a shorter one.
+        shorter = replace(way, ahead=max(way.ahead - 1, PLAIN))
+        with closing(paramiko.Agent()) as agent:
+            key = _remembered(hop, agent, way.identity)
+            if key is None:
+                self._log_in(hop, self.where, flight.asker)
+                return None
+            try:
+                with self._watched(LOGIN_LIMIT_S):
+                    started = fly(
+                        self._transports[-1], self._lines[-1], hop.user, key, way, command, first
+                    )
+            except Grounded:
+                self._memory.keep(shorter)
+            except ConnectionLost:
+                self._memory.keep(shorter)
+                raise
+            else:
+                self._let_in(way.identity)
+                self._memory.keep(replace(way, kex=self._kex))
+                return started
+        self.close()
+        plain = flight.again()
+        self.host_key, self._identity, self._kex = plain.host_key, plain._identity, plain._kex
+        self._lines, self._transports = plain._lines, plain._transports
+        return None
+
+    def _let_in(self, identity: str) -> None:
+        self._identity = identity
+        # Not before: asyncssh dismisses a client who speaks of anything else before the login.
+        self._transports[-1].set_keepalive(KEEPALIVE_S)
+
+    def _learn(self, stream: paramiko.Channel) -> None:
+        """Remember what the next connection can count on, as it was with the first channel."""
+        if stream.chanid != 0:
+            return
+        before = self._memory.recall()
+        same = before and before.identity == self._identity
+        way = Way(
+            kex=self._kex,
+            identity=self._identity,
+            ahead=before.ahead if before and same else reach(self._transports[-1].remote_version),
+            channel=stream.remote_chanid,
+            window=stream.out_window_size,
+            packet=stream.out_max_packet_size,
+        )
+        self._memory.keep(way)
+
+    @contextmanager
+    def _watched(self, limit_s: float) -> Iterator[None]:
+        """End the wait for a server that says nothing, and say in our words what went wrong."""
+        # Closing the socket is the only thing that ends paramiko's wait for an answer.
+        watch = threading.Timer(limit_s, self._lines[0].close)
         watch.start()
         transport = self._transports[-1]
         try:
-            channel = transport.open_session(timeout=SILENCE_LIMIT_S)
-            channel.exec_command(command.encode("utf-8", "surrogateescape"))
+            yield
         except paramiko.ChannelException as error:
             raise ConnectError(
                 f"{self.where} opens no further channel",
@@ -130,8 +234,6 @@ class Connection:
         finally:
             watch.cancel()
             watch.join()
-        self._channels.append(Channel(channel, self.where, SILENCE_LIMIT_S, _BROKEN))
-        return self._channels[-1]
 
     def close(self) -> None:
         """End the connection at once; no thread of it is left. What was not yet read is lost."""
@@ -143,10 +245,7 @@ class Connection:
         for channel in self._channels:
             channel.close()
         for transport in self._transports:
-            if transport.ident is not None:
-                transport.join(5)
-            # Ends the timer of a handshake that failed.
-            transport.packetizer.complete_handshake()
+            _end(transport)
 
     def __enter__(self) -> Self:
         return self
@@ -183,12 +282,11 @@ class Connection:
         self._lines.append(line)
 
     def _shake_hands(
-        self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float
+        self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, early: str = ""
     ) -> None:
         """Agree on keys with the server reached last; its host key is not judged yet."""
         line = self._lines[-1]
-        # Not a socket, but all that paramiko asks of one.
-        transport = paramiko.Transport(cast(socket.socket, line))
+        transport = FlyingTransport(line, early)
         self._transports.append(transport)
         options = transport.get_security_options()
         options.ciphers = CIPHERS
@@ -212,8 +310,30 @@ class Connection:
                 cause=cause,
                 fix=f"check host and port of the remote; then: ssh -v -p {hop.port} {hop.host}",
             ) from error
-        transport.set_keepalive(KEEPALIVE_S)
         self.host_key = HostKey(key.get_name(), key.asbytes())
+        self._identity, self._kex = "", transport.agreed
+
+    def _shake_hands_as_before(
+        self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, way: Way | None
+    ) -> None:
+        """As `_shake_hands`, but begun with the key exchange of the last time."""
+        early = way.kex if way else ""
+        try:
+            self._shake_hands(hop, where, known, timeout_s, early)
+        except ConnectError:
+            if not early or not self._transports[-1].remote_version:
+                raise
+        else:
+            if way and not early:
+                self._kex = ""
+            return
+        # Only public values have been sent. Once more, and this time the server goes first.
+        self._lines.pop().close()
+        _end(self._transports.pop())
+        self._reach(hop, where, timeout_s)
+        self._shake_hands(hop, where, known, timeout_s)
+        if self._kex == early:
+            self._kex = ""  # the agreement is the same, so it was being early that this one minds
 
     def _log_in(self, hop: Hop, where: str, asker: Asker | None) -> None:
         """Offer keys to the server reached last until it takes one."""
@@ -221,13 +341,11 @@ class Connection:
         tried: list[str] = []
         try:
             with closing(paramiko.Agent()) as agent:
-                held = {
-                    key.asbytes(): (key.comment or key.fingerprint, key) for key in agent.get_keys()
-                }
-                offers = Offers[paramiko.PKey](hop, asker, held, _load_key)
+                offers = _offers(hop, asker, agent)
                 for name, key in offers:
                     tried.append(name)
                     if self._is_let_in(hop.user, key, refused, tried):
+                        self._let_in(_identity(key))
                         return
         except _FAILED as error:
             kind = ConnectError if isinstance(error, (EOFError, OSError)) else LoginRefused
@@ -251,8 +369,9 @@ class Connection:
         except paramiko.AuthenticationException as error:
             if transport.is_active() and "timeout" not in str(error):
                 return False
-            # After one key it is the line that was cut; after several the server has had enough.
-            kind = LoginRefused if len(tried) > 1 else ConnectError
+            # Without a word, and after one key only, it is rather the line that was cut.
+            is_answer = transport.dismissed or len(tried) > 1
+            kind = LoginRefused if is_answer else ConnectError
             raise kind(
                 f"{refused}: it hung up",
                 cause=f"tried: {', '.join(tried)}",
@@ -275,7 +394,10 @@ def connect(
     accept: str | None = None,
     timeout_s: float = 10.0,
 ) -> Connection:
-    """Log in, through jump hosts where ssh_config names them.
+    """Reach a server whose host key is admitted, through jump hosts where ssh_config names them.
+
+    The login is done too, unless one is remembered that worked the last time: that one is left to
+    the connection's first command, and so are its errors and its questions.
 
     Args:
         asker: who answers questions; None where there is no terminal.
@@ -316,24 +438,64 @@ def _open(
     timeout_s: float,
     *,
     log_in: bool,
+    may_fly: bool = True,
 ) -> Connection:
     hops = route(destination, ask_ssh if has_ssh() else _parse_config)
-    connection = Connection(f"{destination.name} ({hops[-1]})")
+    memory = Memory(own.with_name(FILE_NAME), " > ".join(str(hop) for hop in hops))
+    way = memory.recall()
+    connection = Connection(f"{destination.name} ({hops[-1]})", memory)
     try:
         for number, hop in enumerate(hops, 1):
             last = number == len(hops)
             where = connection.where if last else f"{destination.name}'s jump host ({hop})"
             known = known_keys(hop.known_as, (own, *hop.known_hosts))
             connection._reach(hop, where, timeout_s)
-            connection._shake_hands(hop, where, known, timeout_s)
+            if last:
+                connection._shake_hands_as_before(hop, where, known, timeout_s, way)
+            else:
+                connection._shake_hands(hop, where, known, timeout_s)
             key = connection.host_key
             admit(where, hop.known_as, key, known, asker=asker, accept=accept, own=own)
-            if log_in or not last:
+            if last and log_in and may_fly and way and way.ahead > PLAIN:
+                again = partial(_open, destination, asker, own, accept, timeout_s)
+                connection._flight = _Flight(
+                    hop, asker, way, partial(again, log_in=True, may_fly=False)
+                )
+            elif log_in or not last:
                 connection._log_in(hop, where, asker)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _end(transport: paramiko.Transport) -> None:
+    """Wait for the end of a transport's threads."""
+    transport.close()
+    if transport.ident is not None:
+        transport.join(5)
+    # Ends the timer of a handshake that failed.
+    transport.packetizer.complete_handshake()
+
+
+def _offers(hop: Hop, asker: Asker | None, agent: paramiko.Agent) -> Offers[paramiko.PKey]:
+    held = {key.asbytes(): (key.comment or key.fingerprint, key) for key in agent.get_keys()}
+    return Offers(hop, asker, held, _load_key)
+
+
+def _identity(key: paramiko.PKey) -> str:
+    """The fingerprint of what is offered: of the certificate, where there is one."""
+    blob = key.public_blob.key_blob if key.public_blob else key.asbytes()
+    return HostKey("", blob).fingerprint
+
+
+def _remembered(hop: Hop, agent: paramiko.Agent, identity: str) -> paramiko.PKey | None:
+    """The key that was let in the last time, if it can be had without a question."""
+    try:
+        keys = (key for _, key in _offers(hop, None, agent))
+        return next((key for key in keys if _identity(key) == identity), None)
+    except _FAILED:
+        return None
 
 
 def _known_first(kinds: Sequence[str], known: Sequence[KnownKey]) -> tuple[str, ...]:

@@ -49,8 +49,10 @@ class SshServer:
 
 
 @contextlib.contextmanager
-def openssh(folder: Path) -> Iterator[SshServer]:
+def openssh(folder: Path, settings: str = "") -> Iterator[SshServer]:
     """OpenSSH's sshd as the user who runs the tests, root or not.
+
+    `settings` are lines of sshd_config that go before ours.
 
     Beside its home are `authorized_keys`, `ca` (it lets in what that key signed) and a second host
     key, `host_rsa`.
@@ -70,6 +72,7 @@ def openssh(folder: Path) -> Iterator[SshServer]:
     config = folder / "sshd_config"
     config.write_text(
         f"""\
+{settings}
 ListenAddress {HOST}:{port}
 HostKey "{folder}/host_rsa"
 HostKey "{folder}/host"

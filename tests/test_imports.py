@@ -32,8 +32,17 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "doors: SSH, and the process that opens models",
         {
-            *("channel", "confine", "grade", "grader", "grading", "hostkeys", "keyoffers", "line"),
-            *("link", "modelcheck", "practicevm", "ssh", "sshconfig"),
+            *(
+                "channel",
+                "confine",
+                "flight",
+                "grade",
+                "grader",
+                "grading",
+                "hostkeys",
+                "keyoffers",
+            ),
+            *("line", "link", "modelcheck", "practicevm", "ssh", "sshconfig", "way"),
         },
     ),
     ("steps", {"doctor", "follow", "init", "pull", "standing", "sync"}),
@@ -48,7 +57,7 @@ KERNEL = {"atomic", "clock", "protocol", "record", "runfolder", "tree"}
 
 # Which modules alone may import a heavy or dangerous package.
 DOORS = {
-    "paramiko": {"ssh"},
+    "paramiko": {"flight", "ssh"},
     "asyncssh": {"practicevm"},
     "yaml": {"config"},
     "typer": {"cli"},

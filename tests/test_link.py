@@ -17,7 +17,6 @@ import pytest
 
 from orchestrator import ssh
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
-from orchestrator.package import bootstrap_input
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Watch
 from tests.servers import Relay, SshServer
 from tests.vm import Vm, practice, quoted_python, wait_until
@@ -215,10 +214,9 @@ def test_a_line_cut_while_the_agent_is_sent_is_a_lost_connection(vm: Vm, share: 
     with Relay(vm.server.port) as relay:
         channel = ssh.Connection.execute
 
-        def execute(connection: ssh.Connection, command: str) -> ssh.Channel:
-            found = channel(connection, command)
-            relay.cut_after(int(len(bootstrap_input()) * share) + 1)
-            return found
+        def execute(connection: ssh.Connection, command: str, first: bytes = b"") -> ssh.Channel:
+            relay.cut_after(int(len(first) * share) + 1)
+            return channel(connection, command, first)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ssh.Connection, "execute", execute)

@@ -90,7 +90,7 @@ def test_an_empty_file_is_an_artifact_too(vm: Vm, laptop: Laptop) -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_pull_cut_at_any_byte_goes_on_from_there(vm: Vm, laptop: Laptop, share: float) -> None:
-    size = 4 * MIB
+    size = 24 * MIB
     with Relay(vm.server.port) as relay:
         link = vm.connect(port=relay.port)
         (artifact,) = made(vm, link, f"head -c {size} /dev/urandom > model.h5", "model.h5")
@@ -99,7 +99,8 @@ def test_a_pull_cut_at_any_byte_goes_on_from_there(vm: Vm, laptop: Laptop, share
             laptop.pull(link, artifact)
     (partial,) = laptop.files()
     came = partial.stat().st_size
-    assert came >= size * share - MIB
+    # What lay in the buffers of sockets when the line was reset is lost with them.
+    assert came >= size * share - 6 * MIB
     assert not laptop.shelf.folder.exists()
     link = vm.connect()
     before = vm.wire.received_bytes

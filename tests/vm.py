@@ -63,8 +63,9 @@ class Wire:
         self.received_bytes = 0
         self.calls: list[str] = []
 
-    def execute(self, command: str) -> Wire:
-        self._channel = self._connection.execute(command)
+    def execute(self, command: str, first: bytes = b"") -> Wire:
+        self._channel = self._connection.execute(command, first)
+        self.sent_bytes += len(first)
         return self
 
     def close(self) -> None:
