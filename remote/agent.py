@@ -193,17 +193,21 @@ class Agent:
         return protocol.Done(), b""
 
     def _fetch(self, call: protocol.Fetch, body: bytes) -> _Answer:
-        with open_artifact(self.store, call.run_id, call.path) as file:
+        file, size_bytes = open_artifact(self.store, call.run_id, call.path)
+        # No more than was recorded: the file may have grown since, and may still be growing.
+        left = size_bytes - call.offset
+        with file:
             file.seek(call.offset)
-            while block := file.read(protocol.CHUNK_BYTES):
+            while left > 0 and (block := file.read(min(left, protocol.CHUNK_BYTES))):
                 self.send(DATA, {}, block)
+                left -= len(block)
         return protocol.Done(), b""
 
     def _examine(self, call: protocol.Examine, body: bytes) -> _Answer:
         return examine(self.store, call), b""
 
     def _tidy(self, call: protocol.Tidy, body: bytes) -> _Answer:
-        return tidy(self.store, call.keep_days, drop=call.drop), b""
+        return tidy(self.store, call.keep_days, drop=call.drop, keep=call.keep), b""
 
     def _refuse_os(self, error: OSError) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

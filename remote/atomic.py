@@ -57,10 +57,12 @@ def discard(path: Path) -> None:
         path.rename(temporary)
     except FileNotFoundError:
         return
+    # Shared data is read-only, and a job may have left folders that nothing can be removed from.
+    temporary.chmod(0o700)
     for folder, names, _ in os.walk(str(temporary)):
         for inner in (Path(folder) / name for name in names):
             if not inner.is_symlink():
-                inner.chmod(0o700)  # a job may have left folders that nothing can be removed from
+                inner.chmod(0o700)
     shutil.rmtree(temporary)
 
 

@@ -19,6 +19,9 @@ from remote.store import Store
 
 _COMPLETE = ".complete"
 
+# It takes milliseconds; an interpreter on a cold network disk seconds.
+_VERSION_LIMIT_S = 120.0
+
 
 class SetupFailed(Exception):
     """The environment could not be made; the run's log has the details."""
@@ -37,8 +40,19 @@ def find_python(name: str) -> str:
 
 
 def environment_folder(store: Store, python: str, requirements: bytes) -> Path:
-    """Where the environment of `requirements` on this interpreter stands, or would."""
-    version = subprocess.run([python, "-VV"], capture_output=True, check=False).stdout
+    """Where the environment of `requirements` on this interpreter stands, or would.
+
+    Raises:
+        SetupFailed: the interpreter does not say what it is.
+    """
+    asked = [python, "-VV"]
+    try:
+        version = subprocess.run(
+            asked, capture_output=True, check=False, timeout=_VERSION_LIMIT_S
+        ).stdout
+    except subprocess.TimeoutExpired:
+        what = f"{python} did not tell its version within {_VERSION_LIMIT_S:g} s"
+        raise SetupFailed(what) from None
     digest = hashlib.sha256(b"\0".join([version, python.encode(), requirements])).hexdigest()
     return store.root / "envs" / digest
 

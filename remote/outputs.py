@@ -7,32 +7,56 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Iterable, Iterator, List, Tuple
+from typing import Callable, Iterable, Iterator, List, Set, Tuple
 
 from remote.protocol import CHUNK_BYTES
 from remote.runfolder import Artifact
 from remote.tree import BadTree, check_path
 
+# The laptop is told of all of them in the head of one frame (HEAD_LIMIT_BYTES), which leaves 670
+# bytes for each.
+LIMIT = 50_000
 
-def find_outputs(tree: Path, patterns: Iterable[str]) -> Tuple[Artifact, ...]:
+Tell = Callable[[str], None]
+
+
+def find_outputs(
+    tree: Path, patterns: Iterable[str], tell: Tell = lambda trouble: None
+) -> Tuple[Artifact, ...]:
     """The regular files in `tree` that the patterns name, hashed, sorted by path, each once.
 
     A pattern is a path, a glob, or a folder (then all files below it). Links are left out: what
-    they point to need not be the run's.
-
-    Raises:
-        OSError: a file cannot be read.
+    they point to need not be the run's. What cannot be read, and what comes after the first LIMIT,
+    is left out with a word to `tell`.
     """
-    paths = {path for pattern in patterns for path in _matches(tree, pattern)}
-    return tuple(_hash(tree, path) for path in sorted(paths))
+
+    def unreadable(error: OSError) -> None:
+        name = os.path.relpath(error.filename, tree) if error.filename else "an output"
+        tell(f"{name!r} cannot be read: {error.strerror}")
+
+    paths: Set[str] = set()
+    for pattern in patterns:
+        try:
+            paths.update(_matches(tree, pattern, unreadable))
+        except OSError as error:
+            unreadable(error)
+    if len(paths) > LIMIT:
+        tell(f"of {len(paths)} outputs only the first {LIMIT} are recorded")
+    found: List[Artifact] = []
+    for path in sorted(paths)[:LIMIT]:
+        try:
+            found.append(_hash(tree, path))
+        except OSError as error:
+            unreadable(error)
+    return tuple(found)
 
 
-def _matches(tree: Path, pattern: str) -> Iterator[str]:
+def _matches(tree: Path, pattern: str, unreadable: Callable[[OSError], None]) -> Iterator[str]:
     for found in _found(tree, pattern):
         if found.is_symlink():
             continue
         if found.is_dir():
-            for folder, _, names in os.walk(str(found)):
+            for folder, _, names in os.walk(str(found), onerror=unreadable):
                 for name in names:
                     yield from _plain(tree, Path(folder) / name)
         else:

@@ -74,6 +74,21 @@ def kill_below(root: int, group: int, deadline_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def reap_orphans(job: int) -> None:
+    """Take leave of ended children that a job left to us (`adopt_orphans`), but not of the job.
+
+    A job is a session of its own, so who ended in ours is somebody's who waits for it.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == job or os.getsid(ended.si_pid) == os.getsid(0):
+            return  # its turn comes first; the others' comes next time
+        os.waitpid(ended.si_pid, os.WNOHANG)
+
+
 def reap() -> None:
     """Take leave of ended children that nobody waits for."""
     try:

@@ -277,11 +277,15 @@ class Examined:
 class Tidy:
     """What the store holds, and what could go: finished runs older than `keep_days` and what only
     they use. With `drop`, it goes.
+
+    Attributes:
+        keep: ids of runs that stay however old they are: their outputs are not on the laptop yet.
     """
 
     OP = "tidy"
     keep_days: float
     drop: bool = False
+    keep: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

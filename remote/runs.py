@@ -101,17 +101,21 @@ def cancel(store: Store, run_id: str) -> None:
     _folder(store, run_id).cancel.touch()
 
 
-def open_artifact(store: Store, run_id: str, path: str) -> BinaryIO:
-    """The file of an artifact that the run recorded; no other file is handed out."""
+def open_artifact(store: Store, run_id: str, path: str) -> Tuple[BinaryIO, int]:
+    """The file of an artifact that the run recorded, and its size then, in bytes.
+
+    No other file is handed out.
+    """
     folder = _folder(store, run_id)
     try:
         recorded = from_bytes(Artifacts, folder.artifacts.read_bytes())
     except FileNotFoundError:
         raise Refusal("no-artifacts", f"{run_id} has not ended") from None
-    if path not in {artifact.path for artifact in recorded.files}:
+    sizes = {artifact.path: artifact.size_bytes for artifact in recorded.files}
+    if path not in sizes:
         raise Refusal("no-artifact", f"{run_id} has no output {path!r}")
     try:
-        return (folder.tree / path).open("rb")
+        return (folder.tree / path).open("rb"), sizes[path]
     except FileNotFoundError:
         raise Refusal("no-artifact", f"{path!r} of {run_id} was removed on the VM") from None
 

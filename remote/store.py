@@ -4,6 +4,7 @@
     incoming/<sha256>       the part of a content that has come so far
     snapshots/<digest>.json a tree's manifest, there only once all its contents are
     data/<digest>/          a tree made once, read-only, shared by runs
+    data/.spoilt-<digest>-* one that a job has changed, for the runs that are at work in it
 
 After a crash at any point these sentences still hold; what is left over is swept by `tidy`.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import secrets
 import shutil
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, ContextManager, Iterable, List, Optional, Tuple
 
@@ -29,6 +32,8 @@ from remote.tree import LINK, BadTree, Entry, Tree, decode_tree, encode_tree, tr
 STAMP_S = 1_000_000_000
 
 _FOLDERS = ("objects", "incoming", "snapshots", "data", "envs", "queue", "runs", "locks")
+
+_SPOILT = ".spoilt-"
 
 Tick = Callable[[], None]
 """Called often during long work, so that the caller can say that it lives."""
@@ -143,7 +148,7 @@ class Store:
         """The tree as one read-only folder, made when first asked for and shared from then on.
 
         Raises:
-            StoreTrouble: as `copy_tree`; what was made of it before is then removed.
+            StoreTrouble: as `copy_tree`; what was made of it before is then put aside.
         """
         target = self.root / "data" / digest
         with holding(self.lock_path(f"data-{digest[:16]}"), meanwhile=self.tick):
@@ -151,9 +156,11 @@ class Store:
                 temporary = temporary_beside(target)
                 try:
                     self._make(digest, temporary, self._link)
+                    for folder, _, _ in os.walk(str(temporary), topdown=False):
+                        Path(folder).chmod(0o555)  # nothing can be added or replaced, either
                     temporary.rename(target)
                 finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                    discard(temporary)
             self._check(digest, target)
         return target
 
@@ -177,7 +184,9 @@ class Store:
         for path, entry in self.load_tree(digest).items():
             self.tick()
             if entry.sha256 and not _is_untouched(shared / path, entry.size_bytes):
-                discard(shared)
+                # Not removed: runs that use it now go on with the files that they see.
+                with suppress(FileNotFoundError):
+                    shared.rename(shared.with_name(f"{_SPOILT}{digest}-{secrets.token_hex(8)}"))
                 raise self._spoilt(digest, repr(path))
 
     def _spoilt(self, digest: str, what: str) -> StoreTrouble:
@@ -255,6 +264,12 @@ class Store:
         if digest.hexdigest() != wanted.sha256:
             incoming.unlink()
             raise StoreTrouble(f"what came as {wanted.sha256} is {digest.hexdigest()}")
+
+
+def shared_digest(folder: Path) -> str:
+    """Which tree a folder of `data` is, or was; anything else's own name."""
+    name = folder.name
+    return name[len(_SPOILT) :].partition("-")[0] if name.startswith(_SPOILT) else name
 
 
 def _take_file(path: Path) -> Optional[int]:

@@ -15,14 +15,21 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from remote import clock
 from remote.atomic import replace_file
 from remote.environment import SetupFailed, ensure_environment, find_python
 from remote.launcher import prepare_launch
 from remote.outputs import find_outputs
-from remote.processes import adopt_orphans, descendants, kill_below, reap, send_signal
+from remote.processes import (
+    adopt_orphans,
+    descendants,
+    kill_below,
+    reap,
+    reap_orphans,
+    send_signal,
+)
 from remote.record import from_bytes, to_bytes
 from remote.runfolder import Artifact, Artifacts, RunFolder, RunRequest, RunState, State
 from remote.sampler import Sampler
@@ -32,6 +39,10 @@ from remote.store import Store, StoreTrouble
 _POLL_S = 0.1
 _QUEUE_POLL_S = 0.5
 _STATE_RETRY_S = 5.0
+_REAP_S = 1.0
+# Fresh frameworks over a slow line take ten minutes. What takes longer (a dead mirror, a pip that
+# looks for versions that fit) would hold the GPU for as long as the machine is paid for.
+_SETUP_LIMIT_S = 1800.0
 # A cancelled run has asked for less patience than one that reached its limit.
 _CANCEL_GRACE_S = 10.0
 
@@ -56,6 +67,7 @@ class Supervisor:
         self.state = RunState(State.QUEUED, queued_at=clock.now(), boot_id=clock.boot_id())
         self.log = folder.log.open("ab", buffering=0)
         self.told_to_stop = False
+        self.set_up_until = float("inf")
 
     def run(self) -> None:
         """Take the run to a final state, whatever happens on the way."""
@@ -63,7 +75,9 @@ class Supervisor:
         try:
             slots = self._wait_for_turn()
             self._enter(replace(self.state, state=State.SETTING_UP, setting_up_at=clock.now()))
+            self.set_up_until = time.monotonic() + _SETUP_LIMIT_S
             python = self._set_up()
+            self.set_up_until = float("inf")
             ending = self._execute(python, slots)
         except Stopped as stopped:
             ending = replace(self.state, state=stopped.state, reason=stopped.reason)
@@ -138,6 +152,9 @@ class Supervisor:
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,
+            # Should guard and supervisor both be killed, the job goes on, and may not be taken for
+            # lost, nor its GPU for free, until it ends.
+            pass_fds=(self.lock, *slots.descriptors),
         )
         try:
             reason = self._watch_over(process)
@@ -146,6 +163,9 @@ class Supervisor:
             process.kill()
             process.wait()
             kill_below(os.getpid(), process.pid)
+            # Hashing and recording need no GPU, and on a full disk they may wait for hours.
+            for descriptor in slots.descriptors:
+                os.close(descriptor)
         state = reason.state if reason else State.FAILED
         code, number = _ending(process.returncode)
         if reason is None and code == 0:
@@ -163,10 +183,14 @@ class Supervisor:
         started = time.monotonic()
         stopped: Optional[Stopped] = None
         kill_at = float("inf")
+        reap_at = started
         while process.poll() is None:
             time.sleep(_POLL_S)
             sampler.tick()
             now = time.monotonic()
+            if now >= reap_at:
+                reap_orphans(process.pid)
+                reap_at = now + _REAP_S
             if now >= kill_at:
                 self.say("it did not end in time and is killed")
                 break
@@ -216,12 +240,19 @@ class Supervisor:
 
     def _finish(self, ending: RunState) -> None:
         outputs: Tuple[Artifact, ...] = ()
+        troubles: List[str] = []
         try:
             if self.state.running_at is not None:
-                outputs = find_outputs(self.folder.tree, self.request.outputs)
+                outputs = find_outputs(self.folder.tree, self.request.outputs, troubles.append)
         except (OSError, ValueError) as error:  # cannot be read, or a glob that is none
             self.say(f"the outputs could not be recorded: {error}")
             ending = replace(ending, state=State.FAILED, reason=f"outputs not recorded: {error}")
+        if troubles:
+            for trouble in troubles:
+                self.say(trouble)
+            more = f", and {len(troubles) - 1} more: see the log" if len(troubles) > 1 else ""
+            reasons = [ending.reason] if ending.reason else []
+            ending = replace(ending, reason="; ".join([*reasons, troubles[0] + more]))
         self._record(self.folder.artifacts, Artifacts(outputs))
         self._enter(replace(ending, ended_at=clock.now()))
 
@@ -244,6 +275,9 @@ class Supervisor:
             raise Stopped(State.CANCELLED, "cancelled by the user")
         if self.told_to_stop:
             raise Stopped(State.FAILED, "the machine told it to stop (SIGTERM)")
+        if time.monotonic() >= self.set_up_until:
+            limit = f"{_SETUP_LIMIT_S / 60:g} minutes"
+            raise Stopped(State.SETUP_FAILED, f"setting up took more than {limit}: see the log")
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         self.told_to_stop = True
@@ -262,7 +296,10 @@ def _ending(returncode: int) -> Tuple[Optional[int], Optional[int]]:
 def _explain(number: Optional[int]) -> str:
     if number is None:
         return ""
-    name = signal.Signals(number).name
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal; only the first and the last have names
+        name = f"signal {number}"
     if number == signal.SIGKILL:
         return f"ended by {name}: killed, perhaps because the machine ran out of memory"
     return f"ended by {name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Set
+from typing import Callable, Collection, Dict, List, Set
 
 from remote import clock
 from remote.atomic import discard
@@ -14,26 +14,27 @@ from remote.protocol import Heap, Tidied
 from remote.record import Malformed, from_bytes
 from remote.runfolder import RunFolder, RunRequest, is_run_id
 from remote.runs import read_state
-from remote.store import Store, StoreTrouble
+from remote.store import Store, StoreTrouble, shared_digest
 
 # What came or was used so lately may belong to a submission that is still on its way.
 _YOUNG_S = 24 * 3600.0
 
 
-def tidy(store: Store, keep_days: float, *, drop: bool) -> Tidied:
+def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = ()) -> Tidied:
     """What is there and what could go; with `drop` it goes.
 
-    A run may go when it ended (or died) more than `keep_days` ago; a tree or a data folder when no
-    run that stays needs it and it was not used for a day; an environment when it was not used for
-    a day, for `keep_days`, and since before the oldest run that lives; a content when no tree that
-    stays names it and nobody asked for it for a day.
+    A run may go when it ended (or died) more than `keep_days` ago and its id is not in `keep`; a
+    tree or a data folder when no run that stays needs it and it was not used for a day; an
+    environment when it was not used for a day, for `keep_days`, and since before the oldest run
+    that lives; a content when no tree that stays names it and nobody asked for it for a day.
 
     Whoever puts something to use while this goes on waits (`Store.untidied`).
     """
     with holding(store.lock_path("tidy"), meanwhile=store.tick):
         now = time.time()
         runs = sorted(path for path in store.runs.iterdir() if path.is_dir())
-        old_runs = [path for path in runs if _may_go(RunFolder(path), now - keep_days * 86400)]
+        before_s = now - keep_days * 86400
+        old_runs = [p for p in runs if p.name not in keep and _may_go(RunFolder(p), before_s)]
         needed = _needed_trees([path for path in runs if path not in old_runs])
 
         snapshots = sorted((store.root / "snapshots").iterdir())
@@ -52,7 +53,7 @@ def tidy(store: Store, keep_days: float, *, drop: bool) -> Tidied:
                 store,
                 "data",
                 shared,
-                lambda p: p.name not in needed and _age(p, now) > _YOUNG_S,
+                lambda p: shared_digest(p) not in needed and _age(p, now) > _YOUNG_S,
             ),
             _heap(
                 store,

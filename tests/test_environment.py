@@ -257,6 +257,15 @@ def test_other_requirements_and_other_interpreters_are_other_environments(
     assert len(folders) == 4
 
 
+def test_an_interpreter_that_does_not_answer_is_not_waited_for_for_ever(
+    store: Store, stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.path.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("remote.environment._VERSION_LIMIT_S", 0.1)
+    with pytest.raises(SetupFailed, match=r"did not tell its version within 0\.1 s"):
+        ensure(store, stand_in.path, tmp_path / "log")
+
+
 def test_an_interpreter_is_found_by_name_by_path_and_below_home(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

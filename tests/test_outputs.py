@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remote.outputs import find_outputs
-from remote.protocol import CHUNK_BYTES
+from remote.outputs import LIMIT, find_outputs
+from remote.protocol import CHUNK_BYTES, HEAD_LIMIT_BYTES
 from remote.record import from_bytes, to_bytes
 from remote.runfolder import Artifact, Artifacts
 from remote.tree import BadTree, check_path
@@ -119,12 +121,43 @@ def test_no_pattern_that_a_request_may_hold_is_an_error(tree: Path, pattern: str
     paths(tree, pattern)
 
 
-def test_a_file_that_cannot_be_read_is_an_error(
+@pytest.fixture
+def no_root() -> Iterator[None]:
+    """Root may read and write everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_what_cannot_be_read_is_told_and_the_others_are_there(
+    no_root: None,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for name in ["a.h5", "b\n.h5", "locked/c.h5", "z.h5"]:
+            (tree / name).parent.mkdir(exist_ok=True)
+            (tree / name).touch()
+        (tree / "b\n.h5").chmod(0)
+        (tree / "locked").chmod(0)
+        told: list[str] = []
+        found = find_outputs(tree, ["*.h5", "locked"], told.append)
+        (tree / "locked").chmod(0o700)
+    assert [artifact.path for artifact in found] == ["a.h5", "z.h5"]
+    assert [trouble.partition(" cannot be read: Perm")[0] for trouble in told] == [
+        "'locked'",
+        r"'b\n.h5'",
+    ]
+
+
+def test_of_more_outputs_than_a_frame_may_tell_of_the_first_are_recorded(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, mode: str) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
-    with pytest.raises(PermissionError):
-        find_outputs(tree, ["model.h5"])
+    monkeypatch.setattr("remote.outputs.LIMIT", 3)
+    told: list[str] = []
+    found = find_outputs(tree, ["**/*"], told.append)
+    assert [artifact.path for artifact in found] == [".hidden.h5", "model.h5", "out/a.h5"]
+    assert told == ["of 5 outputs only the first 3 are recorded"]
+    assert LIMIT * 600 < HEAD_LIMIT_BYTES

@@ -94,6 +94,38 @@ if os.fork() == 0:
     assert code == 0
 
 
+LEAVE = """
+import os, subprocess, sys, time
+from remote.processes import adopt_orphans, reap_orphans
+assert adopt_orphans()
+job = subprocess.Popen(["/bin/sh", "-c", "(exit 1 &); (setsid true &); exit 3"],
+                       start_new_session=True)
+assert job.wait() == 3
+ours = subprocess.Popen(["/bin/sh", "-c", "exit 4"])
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    reap_orphans(job.pid)
+    left = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    if left == [str(ours.pid)]:
+        break
+else:
+    sys.exit(f"left: {left}, of ours {ours.pid}")
+os.waitid(os.P_PID, ours.pid, os.WEXITED | os.WNOWAIT)
+reap_orphans(job.pid)
+assert ours.wait() == 4
+job = subprocess.Popen(["/bin/sh", "-c", "exit 5"], start_new_session=True)
+os.waitid(os.P_PID, job.pid, os.WEXITED | os.WNOWAIT)
+reap_orphans(job.pid)
+assert job.wait() == 5
+reap_orphans(job.pid)
+"""
+
+
+def test_ended_orphans_are_taken_leave_of_but_nobody_that_is_waited_for() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVE], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_processes_that_ignore_signals_and_go_on_forking_are_ended() -> None:
     job = """
 import os, signal, time

@@ -24,9 +24,12 @@ from orchestrator.mirror import LOST, Mirror, opinion, why_lost
 from orchestrator.plan import Overrides
 from orchestrator.spec import Job
 from orchestrator.sync import submit
-from remote.protocol import Cancel, Done, ListRuns, News, Submit, Submitted
+from remote.lock import is_held, take
+from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Submit, Submitted
 from remote.record import from_bytes, to_bytes
-from remote.runfolder import RunState, State
+from remote.runfolder import Artifacts, RunRequest, RunState, State
+from remote.supervisor import Supervisor
+from tests.forks import fork
 from tests.servers import SshServer
 from tests.vm import Vm, practice, wait_until
 
@@ -70,6 +73,7 @@ ENDINGS = (
     ("if", State.FAILED, 2, None),
     ("exit 255", State.FAILED, 255, None),
     ("kill -SEGV $$", State.FAILED, None, signal.SIGSEGV),
+    ("kill -40 $$", State.FAILED, None, 40),  # a real-time signal has no name
     ("sh -c 'kill -KILL $$'; exit $?", State.FAILED, 137, signal.SIGKILL),
 )
 
@@ -340,6 +344,58 @@ def test_a_guard_killed_does_not_end_the_run(vm: Vm) -> None:
     assert opinion(report) == "succeeded"
 
 
+def test_a_job_whose_guard_and_supervisor_are_killed_is_alive_and_holds_its_slot(vm: Vm) -> None:
+    link = vm.connect()
+    go, slot = vm.folder / "go", vm.store / "locks" / "cpu0"
+    mirror = vm.start(link, f"echo up; {until(go)}", gpus=1)
+    await_log(vm, b"up")
+    for pid in sorted(vm.pids(str(vm.run_folder().package))):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not vm.pids(str(vm.run_folder().package)), "they are gone")
+    assert is_held(slot)
+    assert [report.alive for report in link.call(ListRuns(), News).reports] == [True]
+    go.touch()
+    (report,) = vm.finish(link, mirror)
+    assert opinion(report) == LOST
+    wait_until(lambda: not is_held(slot), "its slot is free")
+
+
+def test_a_run_that_cannot_be_recorded_does_not_keep_its_slot(vm: Vm) -> None:
+    link = vm.connect()
+    vm.start(link, "echo up; mkdir -p ../artifacts.json/in-the-way", gpus=1)
+    await_log(vm, b"up")
+    wait_until(lambda: not is_held(vm.store / "locks" / "cpu0"), "its slot is free", 4.0)
+    assert (ended := state_of(vm))
+    assert ended.state is State.RUNNING
+    assert is_held(vm.run_folder().lock)
+    for pid in vm.pids(str(vm.run_folder().package)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def zombies(parents: list[int]) -> int:
+    """Ended children that these have not taken leave of."""
+    count = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+            count += state == "Z" and int(parent) in parents
+    return count
+
+
+def test_orphans_that_end_while_their_job_runs_do_not_pile_up(vm: Vm) -> None:
+    link = vm.connect()
+    go = vm.folder / "go"
+    command = "for i in 1 2 3; do (sleep 0.01 & setsid sleep 0.01 &); done; sleep 0.2; echo up"
+    mirror = vm.start(link, f"{command}; {until(go)}; exit 3")
+    await_log(vm, b"up")
+    parents = vm.pids(str(vm.run_folder().package))
+    wait_until(lambda: not zombies(parents), "they are gone")
+    go.touch()
+    (report,) = vm.finish(link, mirror)
+    assert report.state is not None
+    assert report.state.exit_code == 3
+
+
 def test_a_supervisor_killed_in_the_queue_is_started_by_the_next_submission(vm: Vm) -> None:
     link = vm.connect()
     first = vm.start(link, "sleep 30", "first", gpus=1)
@@ -434,6 +490,78 @@ def test_declared_gpus_are_given_out_by_index(vm: Vm) -> None:
     go.touch()
     vm.finish(link, *mirrors)
     assert sorted(vm.log("first") + vm.log("second")) == sorted(b"0\n1\n")
+
+
+def supervised_here(vm: Vm, request: RunRequest) -> RunState:
+    """A run whose supervisor is this test's own child; how it ended."""
+    folder = vm.run_folder(request.run_id)
+    folder.path.mkdir()
+    folder.request.write_bytes(to_bytes(request))
+    folder.package.write_bytes(vm.run_folder("first").package.read_bytes())
+
+    def supervise() -> None:
+        lock = take(folder.lock)
+        assert lock is not None
+        Supervisor(folder, lock).run()
+
+    assert os.waitpid(fork(supervise), 0)[1] == 0
+    ended = state_of(vm, request.run_id)
+    assert ended is not None
+    return ended
+
+
+def test_a_run_that_succeeded_stays_so_and_tells_of_outputs_that_are_not_there(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    request = replace(vm.mirrors.all()[0].request, command="touch a b", outputs=("*",))
+    monkeypatch.setattr("remote.outputs.LIMIT", 1)
+    ended = supervised_here(vm, replace(request, run_id="run"))
+    assert (ended.state, ended.reason) == (
+        State.SUCCEEDED,
+        "of 2 outputs only the first 1 are recorded",
+    )
+    assert vm.log() == b"trainshed: of 2 outputs only the first 1 are recorded\n"
+    recorded = from_bytes(Artifacts, vm.run_folder().artifacts.read_bytes())
+    assert [artifact.path for artifact in recorded.files] == ["a"]
+
+
+def test_a_setup_that_takes_too_long_is_ended_with_all_it_started(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.write("requirements.txt", "x")
+    vm.run(vm.connect(), "true", run_id="first")
+    script = f"case $1 in -VV) ;; *) sleep 61 & echo $$ $! > '{vm.folder}/pids'; wait ;; esac;:"
+    request = replace(
+        vm.mirrors.all()[0].request,
+        run_id="run",
+        requirements="requirements.txt",
+        python=vm.program("slow python", script),
+    )
+    monkeypatch.setattr("remote.supervisor._SETUP_LIMIT_S", 0.6)
+    ended = supervised_here(vm, request)
+    assert ended.state is State.SETUP_FAILED
+    assert ended.reason == "setting up took more than 0.01 minutes: see the log"
+    for pid in (vm.folder / "pids").read_text().split():
+        wait_until(lambda pid=pid: is_over(int(pid)), "it was ended")  # type: ignore[misc]
+
+
+def is_over(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def test_of_an_output_that_grew_only_what_was_recorded_is_sent(vm: Vm) -> None:
+    link = vm.connect()
+    vm.run(link, "printf recorded > m.h5", outputs=("m.h5",))
+    with (vm.run_folder().tree / "m.h5").open("ab") as file:
+        file.write(b" and more" * 100_000)
+    for offset in (0, 3, 8, 20):
+        sent = b"".join(link.fetch(Fetch("run", "m.h5", offset)))
+        assert sent == b"recorded"[offset:]
+    assert link.call(ListRuns(), News).reports  # the link stays usable
 
 
 def test_a_submission_of_several_runs_is_one_exchange(vm: Vm) -> None:

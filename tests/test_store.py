@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from remote.atomic import discard
 from remote.lock import is_held
 from remote.protocol import CHUNK_BYTES, Lacking
 from remote.store import STAMP_S, Store, StoreTrouble
 from remote.tree import FILE, LINK, Entry, Tree, tree_digest
-from tests.forks import at_once, killed_at_each_step
+from tests.forks import at_once, fork, killed_at_each_step
 
 CONTENTS = {
     "train.py": b"print('hello')\n",
@@ -390,6 +392,9 @@ def test_shared_data_changed_by_a_job_is_noticed_and_sending_again_heals(
 ) -> None:
     shared = full.share_tree(DIGEST)
     victim = shared / "data" / "again"
+    at_work = os.open(shared / "data", os.O_RDONLY)
+    for folder in (shared, victim.parent):
+        folder.chmod(0o755)
     if how == "written to":
         victim.chmod(0o644)
         victim.write_text("mine now")
@@ -402,8 +407,36 @@ def test_shared_data_changed_by_a_job_is_noticed_and_sending_again_heals(
         full.share_tree(DIGEST)
     assert not shared.exists()
     assert not full.has_tree(DIGEST)
+    if how != "replaced by a folder":  # else the job itself removed it
+        # A run that is at work there goes on with what it sees.
+        assert os.stat("link", dir_fd=at_work, follow_symlinks=False)
+    os.close(at_work)
     send(full)
     assert_is_tree(full.share_tree(DIGEST))
+
+
+def test_nothing_can_be_added_to_shared_data_or_removed_and_it_can_still_be_discarded() -> None:
+    def use() -> None:
+        if os.geteuid() == 0:
+            os.seteuid(65534)  # root may write everywhere
+        with tempfile.TemporaryDirectory() as folder:
+            use_in(Path(folder))
+
+    def use_in(folder: Path) -> None:
+        store = Store(folder / "store")
+        send(store)
+        shared = store.share_tree(DIGEST)
+        for folder in (shared, shared / "data", shared / "data" / "a b"):
+            with pytest.raises(PermissionError):
+                (folder / "new").touch()
+        with pytest.raises(PermissionError):
+            (shared / "data" / "again").unlink()
+        assert (shared / "data" / "link").read_bytes() == CONTENTS["train.py"]
+        assert store.share_tree(DIGEST) == shared
+        discard(shared)
+        assert not list((store.root / "data").iterdir())
+
+    assert os.waitstatus_to_exitcode(os.waitpid(fork(use), 0)[1]) == 0
 
 
 def test_without_hard_links_shared_data_is_copied(
@@ -440,7 +473,7 @@ def test_killed_at_any_step_of_sharing_nothing_half_is_visible(full: Store) -> N
     for _ in killed_at_each_step(share):
         assert_true(full)
         assert_is_tree(full.share_tree(DIGEST))
-        shutil.rmtree(full.root / "data")
+        discard(full.root / "data")
         (full.root / "data").mkdir()
     assert_is_tree(full.root / "data" / DIGEST)
 

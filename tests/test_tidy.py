@@ -195,6 +195,36 @@ def test_a_tree_that_was_asked_for_stays_for_a_day(store: Store, later: Later) -
     assert (store.root / "data" / DIGEST).exists()
 
 
+def test_a_run_whose_outputs_are_not_on_the_laptop_stays_with_all_it_needs(
+    store: Store, later: Later
+) -> None:
+    wanted = add_run(store, "wanted", State.SUCCEEDED)
+    pulled = add_run(store, "pulled", State.SUCCEEDED)
+    later(30)
+    assert tidy(store, 7, drop=True, keep=("wanted", "unknown")).heaps
+    assert wanted.path.exists()
+    assert not pulled.path.exists()
+    assert store.has_tree(DIGEST)
+
+
+def test_spoilt_data_stays_for_the_runs_that_are_at_work_in_it(store: Store, later: Later) -> None:
+    victim = store.root / "data" / DIGEST / "train.py"
+    victim.chmod(0o644)
+    victim.write_text("mine now")
+    with pytest.raises(StoreTrouble):
+        store.share_tree(DIGEST)
+    send(store)
+    run = add_run(store, "run", None, OTHER)
+    with alive(run):
+        later(30)
+        heaps(store)
+        (spoilt,) = (store.root / "data").glob(".spoilt-*")
+        assert (spoilt / "train.py").read_text() == "mine now"
+    heaps(store)
+    assert not run.path.exists()
+    assert not spoilt.exists()
+
+
 def test_offered_contents_stay_until_the_rest_has_come(store: Store, later: Later) -> None:
     # Old, named by no tree: then a laptop asks what of its tree is lacking.
     store.snapshot_path(DIGEST).unlink()
