@@ -392,12 +392,23 @@ def remote_show(
 
 
 @remote_app.command("remove")
-def remote_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def remote_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if runs go on there, as far as is known here.")
+    ] = False,
+) -> None:
     """Forget a machine; the ledger's records stay. Example: train remote remove azure-k80"""
     from orchestrator.console import Console
     from orchestrator.home import remotes_file
+    from orchestrator.machines import open_runs
     from orchestrator.remotes import remove_remote
 
+    if not force and (runs := open_runs(name)):
+        raise UsageError(
+            f"runs may still go on {name}, and cost money: {', '.join(runs)}",
+            fix=f"train status, train cancel RUN; or: train remote remove {name} --force",
+        )
     remove_remote(remotes_file(), name)
     Console().result(f"{name} removed")
 

@@ -14,6 +14,7 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ OUTPUT_BYTES = 64 * 1024
 NOISE_BYTES = 4 * 1024
 # How often the wall clock is looked at.
 POLL_S = 0.02
+# What finding out may take; a tenth of a second is usual.
+TRIAL_S = 20.0
 
 # Apple's frameworks abort in a child forked by a process with threads, and Windows has no fork.
 FORKS = sys.platform == "linux"
@@ -186,6 +189,50 @@ def confine(limits: Limits, folder: Path) -> None:
     _landlock(libc, folder)
 
 
+def confinement() -> tuple[str, ...]:
+    """What `confine` does not keep a grading from on this system; empty where all is well.
+
+    A process is started that confines itself and then tries; it takes a tenth of a second.
+    """
+    everything = ("use the network", "write files")
+    if sys.platform != "linux":
+        return everything
+    package = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory(prefix="trainshed-confine-") as name:
+        try:
+            done = subprocess.run(
+                (sys.executable, "-P", "-m", "orchestrator.confine", name),
+                env={**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TRIAL_S,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return everything
+    return tuple(what for what in everything if what in done.stdout.splitlines())
+
+
+def _try_everything(folder: Path) -> None:
+    """Confine this process to a folder below `folder`, and print what it can do all the same."""
+    own = folder / "own"
+    own.mkdir()
+    confine(Limits(), own)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        try:
+            # Sends nothing: it asks whether there is a way there at all.
+            line.connect(("127.0.0.1", 9))
+            os.write(1, b"use the network\n")
+        except OSError:
+            pass
+    try:
+        (folder / "outside").touch()
+        os.write(1, b"write files\n")
+    except OSError:
+        pass
+
+
 def watch_memory(memory_bytes: int) -> None:
     """Kill this process when it has ever held more; for systems that do not limit it."""
     import resource
@@ -220,3 +267,7 @@ def _landlock(libc: ctypes.CDLL, folder: Path) -> None:
         os.close(descriptor)
     libc.syscall(restrict_self, ruleset, 0)
     os.close(ruleset)
+
+
+if __name__ == "__main__":
+    _try_everything(Path(sys.argv[1]))

@@ -6,8 +6,6 @@ VM's files, the workspace and the ledger stay in FOLDER, and unfinished runs are
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import shlex
@@ -17,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from orchestrator.practicevm import Ready, add_command
 
 _START_LIMIT_S = 20.0
 
@@ -29,8 +29,8 @@ def main(folder: Path) -> int:
     with practice_vm(folder / "vm") as ready:
         commands = [
             (folder, ["init", "exam", "--solutions"]),
-            (folder, ["remote", "remove", "practice"]),
-            (folder, ["remote", "add", "practice", *how_to_reach(ready)]),
+            (folder, ["remote", "remove", "practice", "--force"]),
+            (folder, shlex.split(add_command(ready))[1:]),
             (exam, ["--remote", "practice"]),
             (exam, ["ready"]),
             (exam, ["cost"]),
@@ -40,12 +40,16 @@ def main(folder: Path) -> int:
             # The first time there is no remote to remove.
             if code and words[:2] != ["remote", "remove"]:
                 return code
-    say(f"\nThe models are in {exam}. Runs survive the practice VM's end as they would a cut line.")
+    say(
+        f"\nThe models are in {exam}. To go on there by yourself, start the VM again in another\n"
+        f"terminal (it says how to add it):\n"
+        f"  {sys.executable} -m orchestrator.practicevm {folder / 'vm'}"
+    )
     return 0
 
 
 @contextmanager
-def practice_vm(home: Path) -> Iterator[dict[str, object]]:
+def practice_vm(home: Path) -> Iterator[Ready]:
     """A practice VM that listens while the block runs; yields what it says in ready.json."""
     say(f"starting the practice VM, an SSH server on loopback with its home in {home}")
     file = home / ".practice" / "ready.json"
@@ -58,27 +62,16 @@ def practice_vm(home: Path) -> Iterator[dict[str, object]]:
         process.wait()
 
 
-def wait_for(file: Path, process: subprocess.Popen[bytes]) -> dict[str, object]:
+def wait_for(file: Path, process: subprocess.Popen[bytes]) -> Ready:
     """What the server of this process says once it listens."""
     end = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < end and process.poll() is None:
         if file.exists():
-            ready: dict[str, object] = json.loads(file.read_text("utf-8"))
-            if ready["pid"] == process.pid:
+            ready = Ready(**json.loads(file.read_text("utf-8")))
+            if ready.pid == process.pid:
                 return ready
         time.sleep(0.05)
     raise SystemExit("the practice VM did not start")
-
-
-def how_to_reach(ready: dict[str, object]) -> list[str]:
-    """Options of `train remote add`; the key was made here, so its fingerprint is known."""
-    blob = base64.b64decode(str(ready["host_key"]).split()[-1])
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return [
-        *("--host", "127.0.0.1", "--port", str(ready["port"]), "--user", str(ready["user"])),
-        *("--key", str(ready["key"]), "--python", sys.executable),
-        *("--price", "0.50", "--gpus", "0", "--accept-host-key", f"SHA256:{digest}"),
-    ]
 
 
 def run(place: Path, words: list[str], home: Path) -> int:

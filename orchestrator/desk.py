@@ -112,7 +112,7 @@ class Desk:
         """
         mirrors = self.trip.runs()
         exact = [m for m in mirrors if m.run_id == text]
-        category = [m for m in mirrors if m.request.job == text.strip("/")]
+        category = [m for m in mirrors if m.request.job == text.strip("/") and m.verdict != UNKNOWN]
         begun = [m for m in mirrors if m.run_id.startswith(text)]
         if exact or category:
             return (exact or category)[-1]
@@ -143,8 +143,13 @@ class Desk:
         """Runs that go on and the last others, freshly asked where their remote answers."""
         mirrors = sorted(self.trip.runs(), key=_submitted)
         recent = mirrors if everything else mirrors[-_RECENT:]
+        mirrors = [m for m in mirrors if m.was_heard_of or not m.settled]
         shown = [m for m in mirrors if m in recent or not (m.ended or m.verdict == UNKNOWN)]
         errors = {} if local else self._ask_about([m for m in shown if not m.ended])
+        for mirror in shown:
+            # An end that another command saw just before it was killed.
+            if mirror.ended and not mirror.settled:
+                self.trip.record_events(mirror)
         costs = {run.usage.run_id: run.cost for run in priced_runs(self.ledger)}
         return [
             StatusRow(
@@ -161,8 +166,12 @@ class Desk:
         is_over = mirror.verdict == LOST or self.trip.is_home(mirror)
         if follow and not is_over:
             remote = self._remote_of(mirror)
-            with self.link(remote) as link:
-                self.trip.follow(remote, link, [mirror]).close()
+            try:
+                link = self.link(remote)
+            except TrainshedError:
+                self.console.log(mirror.request.job, _bytes(mirror.log))
+                raise
+            self.trip.follow(remote, link, [mirror]).close()
             return
         self.console.log(mirror.request.job, _bytes(mirror.log))
         if is_over:
@@ -177,11 +186,21 @@ class Desk:
         """Ask it to end and wait for that; says what became of it."""
         if mirror.ended:
             return f"{mirror.run_id} has already ended: {mirror.verdict}"
+        if mirror.verdict == UNKNOWN and not self._is_known_there(mirror):
+            mirror.settle()
+            return f"{mirror.run_id} was never sent; it is forgotten"
         remote = self._remote_of(mirror)
         with self.link(remote) as link:
             link.call(Cancel(mirror.run_id), Done)
             self.trip.follow(remote, link, [mirror], replay=False).close()
+        mirror.settle()
         return f"{mirror.run_id} {mirror.verdict}"
+
+    def _is_known_there(self, mirror: Mirror) -> bool:
+        """Whether the VM has a run of which this laptop never heard back."""
+        with self.link(self._remote_of(mirror)) as link:
+            self.trip.look(link, [mirror], Silence())
+        return mirror.verdict != UNKNOWN
 
     def pull(self, names: Sequence[str], *, best: bool) -> Result:
         """Everything of these categories or runs that has ended and is not home yet."""
@@ -288,6 +307,13 @@ def judge(result: Result, *, runs: bool = True) -> None:
         raise RunFailed(words, fix=f"train logs {failed[0].run_id}")
     if result.trouble is not None:
         raise result.trouble
+    empty = [m for m in result.mirrors if m.model_is_missing] if runs else []
+    if empty:
+        raise RunFailed(
+            f"{empty[0].run_id} succeeded, but made no model",
+            cause=f"train.yaml declares: {', '.join(empty[0].request.outputs)}",
+            fix="let the script save the model under that name, beside itself",
+        )
     bad = [v for v in result.verdicts if v.outcome is not Outcome.GRADED]
     if bad:
         raise GradeBelow("; ".join(f"{v.category} {v.outcome.value}: {v.reason}" for v in bad))

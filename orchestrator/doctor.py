@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from orchestrator.confine import confinement
 from orchestrator.errors import Refused, TrainshedError
 from orchestrator.link import Link
 from orchestrator.printable import printable
@@ -57,6 +58,7 @@ def check_laptop() -> Iterator[Check]:
         )
     else:
         yield Check("grader here", Mark.OK, f"tensorflow {local_tensorflow()}")
+    yield _check_confinement()
     if shutil.which("ssh") is None:
         yield Check(
             "ssh here",
@@ -64,6 +66,20 @@ def check_laptop() -> Iterator[Check]:
             "no ssh program; ~/.ssh/config is read without it",
             "install OpenSSH's client if an alias or ProxyJump does not work",
         )
+
+
+def _check_confinement() -> Check:
+    """Whether a hostile model file could do more than waste time while it is graded."""
+    loose = confinement()
+    if not loose:
+        return Check("grading is confined", Mark.OK, "no network, no writing outside its folder")
+    fix = (
+        "needs Landlock (Linux 5.13) and user namespaces, which many containers forbid"
+        if sys.platform == "linux"
+        else "only Linux can do this"
+    )
+    found = f"a model being graded could {' and '.join(loose)}"
+    return Check("grading is confined", Mark.WARN, found, f"{fix}; grade only models you trust")
 
 
 def check_remote(
@@ -91,7 +107,8 @@ def check_remote(
         return
     with link:
         took_s = time.monotonic() - started
-        yield Check("connection", Mark.OK, f"ssh login and agent in {took_s:.2f} s, host key known")
+        yield Check("connection", Mark.OK, f"ssh login and agent in {took_s:.2f} s")
+        yield Check("host key", Mark.OK, f"{link.host_key_fingerprint}, known")
         yield check_clock(link.hello.clock_s, time.time())
         yield from _check_hello(link)
         tell.doing(f"asking {remote.name} about its GPUs and TensorFlow")
@@ -165,7 +182,9 @@ def _check_versions(framework: str) -> Check:
 
 def _check_hello(link: Link) -> Iterator[Check]:
     hello = link.hello
-    yield Check("python there", Mark.OK, f"{printable(hello.python)} at {hello.executable}")
+    yield Check(
+        "python there", Mark.OK, f"{printable(hello.python)} at {printable(hello.executable)}"
+    )
     free = f"{format_size(hello.disk_free_bytes)} free at {printable(hello.store)}"
     if hello.disk_free_bytes < _DISK_LOW_BYTES:
         yield Check("disk", Mark.WARN, free, f"see what could go: train gc {link.name}")

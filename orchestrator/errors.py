@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from orchestrator.printable import printable
+
 
 class TrainshedError(Exception):
     """A fact the user can act on.
@@ -41,7 +43,10 @@ class TrainshedError(Exception):
         self.fix = fix
 
     def render(self) -> str:
-        """The text for the terminal: error, cause and fix, each on its line."""
+        """The text for the terminal: error, cause and fix, each on its line.
+
+        Any of them may hold what a server said, even one whose key was never checked.
+        """
         cause = self.cause
         if not cause and self.__cause__ is not None:
             cause = f"{type(self.__cause__).__name__}: {self.__cause__}"
@@ -50,7 +55,7 @@ class TrainshedError(Exception):
             lines.append(f"cause: {cause}")
         if self.fix:
             lines.append(f"fix:   {self.fix}")
-        return "\n".join(lines)
+        return "\n".join(printable(line) for line in "\n".join(lines).split("\n"))
 
 
 class UsageError(TrainshedError):

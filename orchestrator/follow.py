@@ -60,9 +60,12 @@ class Follower:
     def replay(self) -> None:
         """Tell what of the logs is here already; following goes on right behind it."""
         for run_id, mirror in self._mirrors.items():
-            if have_bytes := self._offsets[run_id].log:
+            left = self._offsets[run_id].log
+            if left:
                 with mirror.log.open("rb") as copy:
-                    self._tell.log(self._jobs[run_id], copy.read(have_bytes))
+                    while left and (block := copy.read(min(left, CHUNK_BYTES))):
+                        left -= len(block)
+                        self._tell.log(self._jobs[run_id], block)
 
     def follow(self, link: Link) -> Link:
         """Return when all runs have ended; the link returned is the one that works.
@@ -75,7 +78,7 @@ class Follower:
                 self._round(link)
             except ConnectionLost as lost:
                 link.close()
-                link = self._reconnect(lost)
+                link = reconnect(self._connect, lost, self._tell, self._sleep)
         return link
 
     def catch_up(self, link: Link) -> None:
@@ -91,8 +94,7 @@ class Follower:
         news, body = link.call_for_body(Watch(asked, wait_s), News)
         unread = self._take_pieces(news.pieces, body)
         for run_id in set(news.missing) & self._mirrors.keys():
-            self._tell.warn(f"{link.name} knows nothing of {run_id}")
-            self._leave(run_id)
+            self._miss(link, self._mirrors[run_id])
         for report in news.reports:
             self._take_report(link, report, unread)
         self._tell.doing(self._summary())
@@ -125,11 +127,17 @@ class Follower:
         _check_times(report)
         word = opinion(report)
         if report.stamp != self._offsets[report.run_id].seen:
-            mirror.see(report, link.hello.boot_id)
+            mirror.see(report, link.hello.boot_id, link.clock_off_s)
             self._offsets[report.run_id] = replace(self._offsets[report.run_id], seen=report.stamp)
         if (is_final(word) or word == LOST) and report.run_id not in unread:
             self._on_end(link, mirror)
             self._leave(report.run_id)
+
+    def _miss(self, link: Link, mirror: Mirror) -> None:
+        mirror.miss()
+        if mirror.verdict == LOST:
+            self._on_end(link, mirror)
+        self._leave(mirror.run_id)
 
     def _leave(self, run_id: str) -> None:
         for table in (self._mirrors, self._offsets, self._jobs):
@@ -144,26 +152,39 @@ class Follower:
             words.append(f"{self._jobs[run_id]} {mirror.verdict}{reason}")
         return ", ".join(words)
 
-    def _reconnect(self, lost: ConnectionLost) -> Link:
-        self._tell.warn(f"{lost}; the runs go on there, connecting again")
-        end = time.monotonic() + _RETRY_LIMIT_S
-        delays = iter(_RETRY_DELAYS_S)
-        delay = 0.0
-        while True:
-            delay = next(delays, delay)
-            self._tell.doing(f"connecting again in {delay:g} s")
-            self._sleep(delay)
-            try:
-                link = self._connect()
-            except (HostKeyChanged, HostKeyUnknown, LoginRefused, NoPython):
-                raise
-            except TrainshedError as error:
-                if time.monotonic() >= end:
-                    raise lost from error
-                self._tell.doing(f"not yet: {error}")
-            else:
-                self._tell.step(f"connected to {link.name} again")
-                return link
+
+def reconnect(
+    connect: Callable[[], Link],
+    lost: ConnectionLost,
+    tell: Teller,
+    sleep: Callable[[float], None] = time.sleep,
+    limit_s: float | None = None,
+) -> Link:
+    """A new link to a machine that was there before.
+
+    Raises:
+        ConnectionLost: `lost`, when there was no way back within the limit; ten minutes.
+        HostKeyChanged, HostKeyUnknown, LoginRefused, NoPython: waiting would not help.
+    """
+    tell.warn(f"{lost}; what runs there goes on, connecting again")
+    end = time.monotonic() + (_RETRY_LIMIT_S if limit_s is None else limit_s)
+    delays = iter(_RETRY_DELAYS_S)
+    delay = 0.0
+    while True:
+        delay = next(delays, delay)
+        tell.doing(f"connecting again in {delay:g} s")
+        sleep(delay)
+        try:
+            link = connect()
+        except (HostKeyChanged, HostKeyUnknown, LoginRefused, NoPython):
+            raise
+        except TrainshedError as error:
+            if time.monotonic() >= end:
+                raise lost from error
+            tell.doing(f"not yet: {error}")
+        else:
+            tell.step(f"connected to {link.name} again")
+            return link
 
 
 def _check_times(report: RunReport) -> None:

@@ -138,8 +138,9 @@ def _take(model: Path, folder: Path, limit_bytes: int) -> _Copy:
 
 
 class _Grading:
-    """The process that grades, started with the first question.
+    """The process that grades, started with the first question, and anew after it died.
 
+    Only the model in hand is blamed for its death.
     It and its forks are in a group of their own: Ctrl-C reaches this process only, which then
     ends them. Should this one be killed, the end of its pipe tells them.
     """
@@ -153,6 +154,9 @@ class _Grading:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         if self.process is None:
             return
         if sys.platform == "win32":
@@ -163,6 +167,7 @@ class _Grading:
             except ProcessLookupError:
                 pass  # all of them have ended
         self.process.communicate()
+        self.process = None
 
     def start(self) -> None:
         package = Path(__file__).parent.parent
@@ -184,6 +189,8 @@ class _Grading:
 
     def ask(self, model: Path, grader: Path, limits: Limits) -> dict[str, Any]:
         """The answer about one model; a `broken` one when the process does not give it."""
+        if self.process is not None and self.process.poll() is not None:
+            self.end()
         if self.process is None:
             self.start()
             answer = self._hear(START_S)
@@ -210,10 +217,16 @@ class _Grading:
         finally:
             patience.cancel()
         if line.endswith(b"\n"):
-            answer = json.loads(line)
-            assert isinstance(answer, dict)
-            return answer
+            try:
+                answer = json.loads(line)
+            except (ValueError, RecursionError):
+                answer = None
+            if isinstance(answer, dict):
+                return answer
+            self.end()
+            return {"outcome": "broken", "reason": "the grading process gave what is no answer"}
         status = self.process.wait()
+        self.end()
         noise = self.noise.read_bytes()[-NOISE_BYTES:].decode(errors="replace")
         last = " | ".join(noise.splitlines()[-3:])
         reason = f"the grading process ended with status {status}: {last}"
@@ -231,14 +244,14 @@ def _verdict(category: str, answer: dict[str, Any], copy: _Copy) -> Verdict:
         if outcome is Outcome.GRADED:
             value = float(answer["value"])
             points_ = points(value, thresholds[:5], higher_is_better)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         outcome, thresholds, higher_is_better = Outcome.INVALID, (), True
         reason = one_line(f"its grading gave what cannot be read: {error}")
     return Verdict(
         category=category,
         outcome=outcome,
         points=points_,
-        metric=one_line(str(answer.get("metric", "")), 80),
+        metric=_text(answer, "metric", 80),
         value=value,
         thresholds=thresholds,
         higher_is_better=higher_is_better,
@@ -246,5 +259,10 @@ def _verdict(category: str, answer: dict[str, Any], copy: _Copy) -> Verdict:
         sha256=copy.sha256,
         size_bytes=copy.size_bytes,
         graded_at=datetime.now(UTC),
-        versions=one_line(str(answer.get("versions", "")), 80),
+        versions=_text(answer, "versions", 80),
     )
+
+
+def _text(answer: dict[str, Any], key: str, characters: int) -> str:
+    found = answer.get(key)
+    return one_line(found, characters) if isinstance(found, str) else ""

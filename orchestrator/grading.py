@@ -106,8 +106,8 @@ def conclude(ending: Ending, limits: Limits) -> Answer:
     for line in ending.output.splitlines():
         try:
             said = json.loads(line)
-        except ValueError:
-            continue  # cut by the end
+        except (ValueError, RecursionError):
+            continue  # cut by the end, or written by a hostile model
         if isinstance(said, dict):
             answer.update(said)
     stage = str(answer.pop("stage", "start"))
@@ -124,9 +124,16 @@ def conclude(ending: Ending, limits: Limits) -> Answer:
         )
     else:
         code = ending.code
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        how = _signal_name(-code) if code < 0 else f"exit status {code}"
         reason = f"{who} ended the process that had to {stage}, with {how}: {last}"
     return {**answer, "outcome": outcome.value, "reason": one_line(reason)}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _is_memory(text: str) -> bool:

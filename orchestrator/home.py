@@ -22,7 +22,7 @@ def config_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """The folder of the ledger and of pulled models; made as `config_folder` is."""
+    """The folder of the ledger; made as `config_folder` is."""
     return _made(_override() or platformdirs.user_data_path("trainshed", appauthor=False))
 
 

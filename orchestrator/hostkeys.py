@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import fnmatch
 import hashlib
 import hmac
@@ -87,14 +86,16 @@ def parse(text: str, name: str, file: str) -> Iterator[KnownKey]:
             continue
         try:
             blob = base64.b64decode(fields[2], validate=True)
-        except binascii.Error:
+        except ValueError:  # no base64, or not even ASCII
             continue
         yield KnownKey(marker, HostKey(fields[1], blob), f"{file}:{number}")
 
 
 def _is_about(patterns: str, name: str) -> bool:
     if patterns.startswith("|1|"):
-        return hmac.compare_digest(_hashed(name, patterns.split("|")[2]), patterns)
+        hashed = _hashed(name, patterns.split("|")[2])
+        # As text it takes ASCII only, and a damaged line may hold anything.
+        return hmac.compare_digest(hashed.encode("utf-8"), patterns.encode("utf-8"))
     about = False
     for pattern in patterns.lower().split(","):
         # In a known_hosts pattern only * and ? are special; [host]:port is meant as it stands.
@@ -108,7 +109,7 @@ def _is_about(patterns: str, name: str) -> bool:
 def _hashed(name: str, salt: str) -> str:
     try:
         key = base64.b64decode(salt, validate=True)
-    except binascii.Error:
+    except ValueError:
         return ""
     # SHA-1 because the file format says so; nothing here depends on its strength.
     digest = hmac.digest(key, name.encode("utf-8"), "sha1")

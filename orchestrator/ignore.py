@@ -6,11 +6,13 @@ left out can come back. Of one folder's two files `.trainignore` is read last, s
 re-includes what `.gitignore` leaves out.
 
 No rule can re-include: `.git`, `.train`, `__pycache__`, virtual environments, a job's outputs, and
-the held-out test data: in a folder with a `grader.py`, the grader and what is called `heldout*`.
+the held-out test data: a `grader.py`, and in its folder and all below what is called `heldout*`.
+What else lies beside a grader, a script that prepares its data for one, is sent.
 
-What looks like a secret is left out and reported, unless a `.trainignore` names it. `!deploy.pem`
-names every file of that name, `!keys/deploy.pem` one; `!*.pem` names none, because whoever writes a
-pattern has not seen what it will match. A file in `.ssh/` also needs its folder named: `!.ssh/`.
+What looks like a secret by its name is left out and reported, unless it is source (`.py`, `.md`,
+`.ipynb`) or a `.trainignore` names it. `!deploy.pem` names every file of that name,
+`!keys/deploy.pem` one; `!*.pem` names none, because whoever writes a pattern has not seen what it
+will match. A file in `.ssh/` also needs its folder named: `!.ssh/`.
 """
 
 from __future__ import annotations
@@ -31,18 +33,22 @@ _HELD_OUT = re.compile(r"grader\.py|heldout.*", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(
     r"""
       \.env(rc|\..+)?
+    | .*\.(env|token)
     | .*\.(pem|key|p12|pfx|ppk|kdbx)
-    | id_(rsa|ed25519|ecdsa).*
-    | \.(netrc|pypirc|npmrc|git-credentials|aws|azure|ssh|gnupg)
+    | id_(rsa|dsa|ed25519|ecdsa).*
+    | \.(netrc|pypirc|npmrc|pgpass|htpasswd|git-credentials|aws|azure|ssh|gnupg)
     | kaggle\.json
-    | credentials.*
+    | .*credentials.*
     | .*service[-_]account.*\.json
-    | secrets\.y.*ml
+    | (secrets?|client_secret.*)\.(json|toml|ya?ml|txt|ini)
+    | token(\.txt)?
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-# Templates that are made to be shared.
-_NO_SECRET = re.compile(r"\.env\.(example|sample|template|dist)", re.IGNORECASE)
+# Templates that are made to be shared, and source, which is about secrets more than it holds any.
+_NO_SECRET = re.compile(
+    r".*\.env\.(example|sample|template|dist)|.*\.(py|md|ipynb)", re.IGNORECASE | re.DOTALL
+)
 _SECRET_PATH = re.compile(r"(.*/)?\.docker/config\.json", re.IGNORECASE | re.DOTALL)
 
 
@@ -78,7 +84,12 @@ class _File:
 
 @dataclass(frozen=True)
 class _Folder:
-    """What a folder says about what is in it. `files`: the nearest first."""
+    """What a folder says about what is in it.
+
+    Attributes:
+        files: the nearest first.
+        is_graded: whether there is a grader here or in a folder above.
+    """
 
     files: tuple[_File, ...]
     is_graded: bool
@@ -143,7 +154,7 @@ class Ignore:
         return self._folders[path]
 
     def _read(self, path: str) -> _Folder:
-        outer = self._folder(path.rpartition("/")[0]).files if path else ()
+        outer = self._folder(path.rpartition("/")[0]) if path else _Folder((), is_graded=False)
         start = len(raw(path)) + 1 if path else 0
         folder = self._root / path
         names = os.listdir(folder)  # noqa: PTH208 -- names, not paths
@@ -153,7 +164,8 @@ class Ignore:
             if name in names and (folder / name).is_file()
         )
         # Some file systems find `grader.py` under any case.
-        return _Folder((*own, *outer), any(name.lower() == _GRADER for name in names))
+        is_graded = outer.is_graded or any(name.lower() == _GRADER for name in names)
+        return _Folder((*own, *outer.files), is_graded)
 
 
 def _last_rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, Self, TypeVar
@@ -35,6 +36,9 @@ class Channel(Protocol):
 class Executor(Protocol):
     """A connection, as far as a link needs it."""
 
+    @property
+    def host_key_fingerprint(self) -> str: ...
+
     def execute(self, command: str, first: bytes = b"") -> Channel:
         """Start a command; `first` is what it reads first, sent along with the request."""
 
@@ -46,6 +50,9 @@ class Link:
 
     Every method may raise `ConnectionLost`; whether the call took effect is then not known, and
     doing it again does no harm. A `Refused` leaves the link usable.
+
+    Attributes:
+        clock_off_s: how far the VM's clock is before ours, give or take a round trip.
     """
 
     def __init__(self, connection: Executor, name: str, python: str) -> None:
@@ -55,12 +62,18 @@ class Link:
         self._ready = bytearray()
         self._python = python
         self.hello = self._greet()
+        self.clock_off_s = self.hello.clock_s - time.time()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def host_key_fingerprint(self) -> str:
+        """Of the machine we speak to: it was known, or is trusted now."""
+        return self._connection.host_key_fingerprint
 
     def close(self) -> None:
         self._connection.close()

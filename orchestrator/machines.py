@@ -16,9 +16,11 @@ from orchestrator.config import (
 from orchestrator.console import Console
 from orchestrator.doctor import Check, check_laptop, check_remote
 from orchestrator.errors import ConfigError, UsageError
-from orchestrator.home import config_folder, remotes_file
+from orchestrator.home import config_folder, data_folder, remotes_file
 from orchestrator.hostkeys import Asker
+from orchestrator.ledger import Ledger
 from orchestrator.link import Link
+from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.remotes import add_remote
 from orchestrator.spec import Price, Remote, Workspace
 from remote.protocol import Heap, Tidied, Tidy
@@ -77,8 +79,17 @@ class Machines:
         """What a remote's store holds, and what went or could go."""
         remote = self.find(name)
         self._console.doing(f"asking {name}")
+        keep = self._runs_not_home(name)
+        if keep:
+            self._console.warn(
+                f"{len(keep)} runs stay: their outputs are not here yet (train pull)"
+            )
         with open_link(remote, self._console.asker(), self._accept) as link:
-            return link.call(Tidy(keep_days, drop), Tidied).heaps
+            return link.call(Tidy(keep_days, drop, keep), Tidied).heaps
+
+    def _runs_not_home(self, name: str) -> tuple[str, ...]:
+        """Runs on this remote, of any workspace here, whose outputs somebody may still want."""
+        return tuple(mirror.run_id for mirror in _mirrors_on(name) if not mirror.settled)
 
     def add(self, remote: Remote) -> tuple[str, str]:
         """Check the host key with the user, then remember the remote; the key's type and print.
@@ -159,3 +170,19 @@ def _destination(remote: Remote) -> Destination:
     from orchestrator.ssh import Destination
 
     return Destination(remote.name, remote.host, remote.user, remote.port, remote.key)
+
+
+def open_runs(name: str) -> tuple[str, ...]:
+    """Runs that were sent to this remote and have not ended, as far as this laptop knows."""
+    return tuple(
+        mirror.run_id
+        for mirror in _mirrors_on(name)
+        if mirror.seen is not None and not mirror.ended
+    )
+
+
+def _mirrors_on(name: str) -> list[Mirror]:
+    with Ledger.open(data_folder() / "ledger.sqlite3") as ledger:
+        facts = ledger.runs(remote=name)
+    found = (Mirrors(Path(fact.workspace) / ".train").get(fact.run_id) for fact in facts)
+    return [mirror for mirror in found if mirror is not None]

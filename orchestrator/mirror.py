@@ -8,16 +8,21 @@ there is no gap and no repetition.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import AgentBroken
+from orchestrator.spec import find_model
 from remote import clock
 from remote.atomic import replace_file
 from remote.protocol import Offsets, Piece, RunReport
 from remote.record import Malformed, from_bytes, to_bytes
 from remote.runfolder import RunRequest, State, is_run_id
+
+# A sample of 16 GPUs is under 4 kB.
+_LAST_SAMPLE_BYTES = 64_000
 
 LOST = "lost"
 UNKNOWN = "not sent"
@@ -27,11 +32,20 @@ _FILES = {"log": "log", "metrics": "metrics.jsonl", "usage": "usage.jsonl"}
 
 @dataclass(frozen=True)
 class Seen:
-    """A report, when it came, and during which boot of the VM."""
+    """A report, and what is known about it.
+
+    Attributes:
+        at: when it came, by this laptop's clock.
+        boot_id: of the VM then.
+        clock_off_s: how far the VM's clock was before ours.
+        gone: whether the VM has since said that it knows no such run.
+    """
 
     report: RunReport
     at: str
     boot_id: str
+    clock_off_s: float = 0.0
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,11 @@ class Mirror:
         except (FileNotFoundError, Malformed):
             return None
 
+    @property
+    def was_heard_of(self) -> bool:
+        """Whether the VM ever spoke of this run, also where what it said can no longer be read."""
+        return (self.folder / "seen.json").exists()
+
     def offsets(self) -> Offsets:
         """How far this laptop has read the run."""
         seen = self.seen
@@ -84,15 +103,53 @@ class Mirror:
             copy.seek(piece.offset)
             copy.write(data)
 
-    def see(self, report: RunReport, boot_id: str) -> None:
+    def see(self, report: RunReport, boot_id: str, clock_off_s: float = 0.0) -> None:
         """Remember a report."""
-        replace_file(self.folder / "seen.json", to_bytes(Seen(report, clock.now(), boot_id)))
+        self._remember(Seen(report, clock.now(), boot_id, clock_off_s))
+
+    def miss(self) -> None:
+        """Remember that the VM, which once had this run, has it no more."""
+        if (seen := self.seen) is not None:
+            self._remember(replace(seen, report=replace(seen.report, alive=False), gone=True))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the user has had its result: pulled, graded, placed, and told."""
+        return (self.folder / "settled").exists()
+
+    def settle(self) -> None:
+        """From now on the same command means a new run."""
+        (self.folder / "settled").touch()
+
+    def last_use_at(self) -> str | None:
+        """The time of the last sample of use that came, by the VM's clock."""
+        try:
+            with (self.folder / "usage.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _LAST_SAMPLE_BYTES))
+                last = file.read().rsplit(b"\n", 2)[-2]
+            at = json.loads(last)["at"]
+            clock.parse(at)
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        return str(at)
+
+    def _remember(self, seen: Seen) -> None:
+        replace_file(self.folder / "seen.json", to_bytes(seen))
 
     @property
     def verdict(self) -> str:
         """The run's state in one word, the laptop's opinion included."""
         seen = self.seen
         return UNKNOWN if seen is None else opinion(seen.report)
+
+    @property
+    def model_is_missing(self) -> bool:
+        """Whether it succeeded without the model that its job declares."""
+        seen = self.seen
+        if seen is None or self.verdict != State.SUCCEEDED.value:
+            return False
+        model = find_model(self.request.outputs)
+        return model is not None and model not in {a.path for a in seen.report.artifacts}
 
     @property
     def ended(self) -> bool:
@@ -141,6 +198,8 @@ def is_final(word: str) -> bool:
 def why_lost(seen: Seen) -> str:
     """What became of a lost run, told by the boot in which it last wrote."""
     state = seen.report.state
+    if seen.gone:
+        return "the VM knows nothing of it any more; is it another machine now?"
     if state is None:
         return "it was accepted but never started"
     if state.boot_id and seen.boot_id and state.boot_id != seen.boot_id:

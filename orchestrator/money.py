@@ -20,6 +20,8 @@ def priced_runs(ledger: Ledger, now: datetime | None = None) -> tuple[PricedRun,
             [(event.state, event.at) for event in ledger.events(fact.run_id)],
         )
         for fact in facts
+        # Without any, the VM never had it.
+        if ledger.events(fact.run_id)
     }
     costs = run_costs(usages.values(), now or datetime.now(UTC))
     return tuple(
@@ -31,4 +33,5 @@ def priced_runs(ledger: Ledger, now: datetime | None = None) -> tuple[PricedRun,
             fact.session_id or "",
         )
         for fact in facts
+        if fact.run_id in usages
     )

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import getpass
+import hashlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -72,6 +75,16 @@ class _Door(asyncssh.SSHServer):
         return dest_host in (ADDRESS, "localhost", "::1")
 
 
+def add_command(ready: Ready) -> str:
+    """What makes this server a remote; its key was made here, so its fingerprint is known."""
+    blob = base64.b64decode(ready.host_key.split()[-1])
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    words = ["train", "remote", "add", "practice", "--host", ADDRESS, "--port", str(ready.port)]
+    words += ["--user", ready.user, "--key", ready.key, "--python", sys.executable]
+    words += ["--gpus", "0", "--price", "0.50", "--accept-host-key", f"SHA256:{digest}"]
+    return shlex.join(words)
+
+
 class PracticeVM:
     """One server and the commands it runs.
 
@@ -126,6 +139,8 @@ class PracticeVM:
         )
         try:
             replace_file(ready, json.dumps(asdict(facts), indent=1).encode("utf-8"))
+            sys.stderr.write(f"it listens; in another terminal:\n  {add_command(facts)}\n")
+            sys.stderr.flush()
             await asyncio.get_running_loop().create_future()
         finally:
             ready.unlink(missing_ok=True)

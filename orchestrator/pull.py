@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,14 @@ from orchestrator.tell import Teller
 from remote.protocol import CHUNK_BYTES, Fetch
 from remote.runfolder import Artifact
 from remote.tree import SIZE_LIMIT_BYTES, BadTree, check_path, is_digest
+
+# What Windows takes for something other than a file of this name: a device with any ending, a
+# drive, a stream, or the name without what it ends in.
+# Source: Microsoft, "Naming Files, Paths, and Namespaces".
+_UNSAFE_NAME = re.compile(
+    r"""[\\:*?"<>|] | [. ]\Z | \A(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[1-9¹²³])[ ]*(\.|\Z)""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def pull(
@@ -74,10 +84,24 @@ def pull(
 def accept(artifacts: Iterable[Artifact], outputs: Iterable[str]) -> tuple[Artifact, ...]:
     """The artifacts that are what they claim to be: plain names, declared as outputs.
 
-    The VM is not trusted: without this it could place a file of any name.
+    The VM is not trusted: without this it could place a file of any name. Of two that some laptop
+    could not keep side by side, the first is taken: names that differ only by case or by how their
+    accents are written, and a file where another needs a folder.
     """
     patterns = tuple(outputs)
-    return tuple(artifact for artifact in artifacts if _is_sound(artifact, patterns))
+    accepted = []
+    files: set[str] = set()
+    folders: set[str] = set()
+    for artifact in artifacts:
+        if not _is_sound(artifact, patterns):
+            continue
+        place = _place(artifact.path)
+        above = {str(folder) for folder in PurePosixPath(place).parents}
+        if place not in files | folders and not above & files:
+            accepted.append(artifact)
+            files.add(place)
+            folders |= above
+    return tuple(accepted)
 
 
 def _is_sound(artifact: Artifact, patterns: tuple[str, ...]) -> bool:
@@ -89,9 +113,14 @@ def _is_sound(artifact: Artifact, patterns: tuple[str, ...]) -> bool:
         is_digest(artifact.sha256)
         and 0 <= artifact.size_bytes < SIZE_LIMIT_BYTES
         and printable(artifact.path) == artifact.path
-        and "\\" not in artifact.path
+        and not any(_UNSAFE_NAME.search(name) for name in artifact.path.split("/"))
         and any(_is_declared(artifact.path, pattern) for pattern in patterns)
     )
+
+
+def _place(path: str) -> str:
+    """What paths have in common that are one place where case or normalisation do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 def _is_declared(path: str, pattern: str) -> bool:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
+from rich.console import RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -37,9 +39,22 @@ from remote.protocol import Heap
 Json = dict[str, Any]
 
 
+class _SafeTable(Table):
+    """A table whose text cannot steer the terminal, wherever it came from."""
+
+    def add_row(
+        self,
+        *cells: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        safe = (printable(cell) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*safe, style=style, end_section=end_section)
+
+
 def table(*columns: str) -> Table:
     """An empty table; columns that begin with `>` are right-aligned, those with `~` may wrap."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = _SafeTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         made.add_column(
             column.lstrip(">~"),
@@ -277,7 +292,7 @@ def heap_json(heap: Heap) -> Json:
 def files_table(files: Iterable[tuple[str, int]]) -> Table:
     made = table(">size", "path")
     for path, size_bytes in files:
-        made.add_row(format_size(size_bytes), printable(path))
+        made.add_row(format_size(size_bytes), path)
     return made
 
 
@@ -316,6 +331,7 @@ def result_blocks(result: Result, ledger: Ledger) -> Iterator[Table | str]:
     """The end of a run, a pull or a grading for people: points, time, money."""
     if result.standings:
         yield points_table(result.standings, result.runs)
+    yield from others(result)
     if result.runs:
         yield from stories(result, ledger)
         seconds = sum(run.cost.seconds for run in result.runs)
@@ -332,9 +348,28 @@ def result_json(result: Result) -> Json:
         rows.append(StatusRow(mirror, run.usage.remote if run else "", run.cost if run else None))
     return {
         "runs": [run_json(row) for row in rows],
+        "made": {run_id: verdict_json(verdict) for run_id, verdict in result.made.items()},
         "verdicts": [verdict_json(verdict) for verdict in result.verdicts],
         "categories": [standing_json(standing) for standing in result.standings],
     }
+
+
+def value_text(verdict: Verdict) -> str:
+    """The metric and its value, or why there is none."""
+    if verdict.outcome is Outcome.GRADED and verdict.value is not None:
+        return f"{verdict.metric} {verdict.value:.4g}"
+    return verdict.reason
+
+
+def others(result: Result) -> list[str]:
+    """What the models are worth that these runs made and that do not stand in a folder."""
+    standing = {one.category: one.sha256 for one in result.standings}
+    return [
+        f"{run_id} made another model: {value_text(verdict)}, {points_text(verdict)}; "
+        "the one in the folder stays"
+        for run_id, verdict in result.made.items()
+        if verdict.sha256 != standing.get(verdict.category)
+    ]
 
 
 def stories(result: Result, ledger: Ledger) -> list[str]:

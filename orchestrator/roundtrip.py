@@ -7,13 +7,22 @@ command again goes on from what is there.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from orchestrator.cost import PricedRun
-from orchestrator.errors import ConnectionLost, Interrupted, ModelDamaged, TrainshedError
-from orchestrator.follow import Follower, OnEnd
+from orchestrator.errors import (
+    AgentBroken,
+    ConnectionLost,
+    Interrupted,
+    ModelDamaged,
+    Refused,
+    TrainshedError,
+    UsageError,
+)
+from orchestrator.events import run_events
+from orchestrator.follow import Follower, OnEnd, reconnect
 from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
 from orchestrator.link import Link
 from orchestrator.mirror import LOST, Mirror, Mirrors, why_lost
@@ -26,11 +35,13 @@ from orchestrator.snapshot import Snapshot, take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
 from orchestrator.standing import Exam, Standing
 from orchestrator.sync import submit
-from orchestrator.tell import Teller
+from orchestrator.tell import Silence, Teller
 from orchestrator.verdict import Verdict
-from remote import clock
+from remote.protocol import RunReport
 from remote.record import Malformed
 from remote.runfolder import Artifact, RunRequest, RunState, State
+
+_SUBMIT_RETRY_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Result:
         standings: of the categories asked for, after it all.
         trouble: the first thing that kept something from coming home: a remote that could not be
             asked, or a file that was not what the VM had hashed.
+        made: what each run's own model is worth, by run id, whether it stands or not.
     """
 
     mirrors: tuple[Mirror, ...]
@@ -66,6 +78,7 @@ class Result:
     verdicts: tuple[Verdict, ...] = ()
     standings: tuple[Standing, ...] = ()
     trouble: TrainshedError | None = None
+    made: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 class RoundTrip:
@@ -89,6 +102,7 @@ class RoundTrip:
         self.mirrors = Mirrors(workspace.state)
         self.exam = Exam(workspace, ledger)
         self._trouble: TrainshedError | None = None
+        self._resumed: set[str] = set()
 
     def train(self, order: Order) -> Result:
         """Sync, queue, follow, pull, grade, promote.
@@ -99,38 +113,81 @@ class RoundTrip:
         snapshot = take_snapshot(order.workspace, order.jobs, self.tell)
         for secret in snapshot.secrets:
             self.tell.warn(f"not sent, it looks like a secret: {secret}")
-        with alone(order.workspace.state / "planning"):
-            mirrors = self.plan_runs(order, snapshot)
+        mirrors = self.plan_runs(order, snapshot)
 
         link = self.connect(order.remote)
         try:
             self.tell.step(f"connected to {order.remote.name}: {link.hello.system}")
-            submit(link, snapshot, tuple(m.request for m in mirrors), self.tell)
-            self.tell.step(f"submitted {', '.join(m.run_id for m in mirrors)}")
+            if known := [mirror for mirror in mirrors if mirror.seen is not None]:
+                # Of an interrupted command; since then they may have ended, or the VM been renewed.
+                # What they wrote meanwhile is told when they are followed.
+                self._look(link, known, Silence(), self.take_home)
+                mirrors = self.plan_runs(order, snapshot)
+            open_ones = tuple(mirror for mirror in mirrors if not mirror.ended)
+            if open_ones:
+                link = self.submit(order.remote, link, snapshot, open_ones)
             if order.detach:
                 return Result(mirrors)
-            link = self.follow(order.remote, link, mirrors)
+            link = self.follow(order.remote, link, open_ones)
         finally:
             link.close()
 
         return self.settle(order.jobs, mirrors, best=order.best)
 
-    def plan_runs(self, order: Order, snapshot: Snapshot) -> tuple[Mirror, ...]:
-        """A run for each job, recorded before anything is sent: one that was interrupted and
-        asks for the same work, else a new one. Two at once would each make one: be `alone`.
+    def submit(
+        self, remote: Remote, link: Link, snapshot: Snapshot, mirrors: tuple[Mirror, ...]
+    ) -> Link:
+        """Send what the VM lacks and start the runs; the link returned is the one that works.
+
+        Raises:
+            ConnectionLost: there was no way back to the VM for a while.
         """
-        mirrors, known = [], self.runs()
-        for job in order.jobs:
-            request = make_request(job, order.remote, snapshot, order.overrides)
-            mirror = self._unfinished(request, order.remote, known)
-            if mirror is None:
-                run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
-                mirror = self.mirrors.make(replace(request, run_id=run_id))
+        while True:
+            try:
+                submit(link, snapshot, tuple(mirror.request for mirror in mirrors), self.tell)
+            except ConnectionLost as lost:
+                link.close()
+                # Nothing may have been started yet, so somebody should soon know.
+                link = reconnect(
+                    lambda: self.connect(remote), lost, self.tell, limit_s=_SUBMIT_RETRY_LIMIT_S
+                )
             else:
-                self.tell.step(f"going on with {mirror.run_id}")
-            self.ledger.add(self._run_fact(mirror, order.remote))
-            mirrors.append(mirror)
-        return tuple(mirrors)
+                self._mark_submitted(link, mirrors)
+                return link
+
+    def _mark_submitted(self, link: Link, mirrors: Iterable[Mirror]) -> None:
+        """The VM has them, which is paid for from now on, even if it never speaks again."""
+        for mirror in mirrors:
+            if mirror.seen is None:
+                report = RunReport(mirror.run_id, mirror.request.job, alive=True, stamp="")
+                mirror.see(report, link.hello.boot_id, link.clock_off_s)
+                now = datetime.now(UTC)
+                queued = RunEvent(mirror.run_id, State.QUEUED.value, now, Reporter.LAPTOP)
+                self.ledger.add(queued)
+                self.tell.step(f"submitted {mirror.run_id}")
+
+    def plan_runs(self, order: Order, snapshot: Snapshot) -> tuple[Mirror, ...]:
+        """A run for each job, recorded before anything is sent: the one of a command that was
+        interrupted before it gave its result, if it asked for the same work; else a new one.
+        """
+        # Two commands at once would each make one.
+        with alone(order.workspace.state / "planning"):
+            known = self.runs()
+            return tuple(self._plan_run(job, order, snapshot, known) for job in order.jobs)
+
+    def _plan_run(
+        self, job: Job, order: Order, snapshot: Snapshot, known: Iterable[Mirror]
+    ) -> Mirror:
+        request = make_request(job, order.remote, snapshot, order.overrides)
+        mirror = self._unfinished(request, order.remote, known)
+        if mirror is None:
+            run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
+            mirror = self.mirrors.make(replace(request, run_id=run_id))
+        elif mirror.run_id not in self._resumed:
+            self._resumed.add(mirror.run_id)
+            self.tell.step(f"going on with {mirror.run_id}")
+        self.ledger.add(self._run_fact(mirror, order.remote))
+        return mirror
 
     def follow(
         self, remote: Remote, link: Link, mirrors: Sequence[Mirror], *, replay: bool = True
@@ -178,10 +235,11 @@ class RoundTrip:
         for artifact in sound:
             try:
                 self._pull(link, mirror, artifact)
-            except ModelDamaged as damaged:
+            except AgentBroken:
+                raise
+            except (ModelDamaged, UsageError, Refused) as trouble:
                 # One bad file never keeps the other runs from being followed and pulled.
-                self.tell.warn(f"{damaged}: {damaged.cause}")
-                self._trouble = self._trouble or damaged
+                self._note(trouble)
         if not sound and state is not None and state.state is State.SUCCEEDED:
             wanted = ", ".join(request.outputs)
             self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
@@ -189,27 +247,41 @@ class RoundTrip:
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
         """Grade what has no verdict yet, then put the right model into each folder."""
         jobs = tuple(jobs)
-        wanted = [(job, sha256) for job in jobs for sha256 in self.exam.ungraded(job)]
-        verdicts = self.exam.grade(wanted, self.tell)
+        try:
+            wanted = [(job, sha256) for job in jobs for sha256 in self.exam.ungraded(job)]
+            verdicts = self.exam.grade(wanted, self.tell)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted before all was graded; what was pulled is here", fix="train pull"
+            ) from None
         for job in jobs:
             mine = [m for m in mirrors if m.request.job == job.name]
-            self._place(job, mine, best=best)
+            try:
+                self._place(job, mine, best=best)
+            except (ModelDamaged, UsageError) as trouble:
+                self._note(trouble)
+        for mirror in mirrors:
+            # With trouble it will not get better by itself: the same command is then a new run.
+            if mirror.ended and (self._trouble is not None or self.is_home(mirror)):
+                mirror.settle()
         ids = {mirror.run_id for mirror in mirrors}
         runs = tuple(r for r in priced_runs(self.ledger) if r.usage.run_id in ids)
         standings = tuple(self.exam.standing(job) for job in jobs if job.model is not None)
-        return Result(tuple(mirrors), runs, tuple(verdicts), standings, self._trouble)
+        made = {
+            mirror.run_id: verdict
+            for job in jobs
+            for mirror in mirrors
+            if mirror.request.job == job.name
+            and (verdict := self._verdict_of(job, mirror)) is not None
+        }
+        return Result(tuple(mirrors), runs, tuple(verdicts), standings, self._trouble, made)
 
     def record_events(self, mirror: Mirror) -> None:
         """Add to the ledger what the VM has reported of this run."""
-        seen = mirror.seen
-        if seen is None:
-            return
-        if mirror.verdict == LOST:
-            at = clock.parse(seen.at)
-            event = RunEvent(mirror.run_id, LOST, at, Reporter.LAPTOP, reason=why_lost(seen))
-            self.ledger.add(event)
-        if seen.report.state is not None:
-            self.ledger.add(*_events(mirror.run_id, seen.report.state))
+        seen, fact = mirror.seen, self.ledger.run(mirror.run_id)
+        if seen is not None and fact is not None:
+            events = run_events(mirror.run_id, seen, fact.submitted_at, mirror.last_use_at())
+            self.ledger.add(*events)
 
     def runs(self) -> tuple[Mirror, ...]:
         """Every run whose request can be read; the others are told."""
@@ -228,8 +300,11 @@ class RoundTrip:
         seen = mirror.seen
         if seen is None or not mirror.ended:
             return False
-        sound = accept(seen.report.artifacts, mirror.request.outputs)
-        return all(self.exam.shelf.find(artifact.sha256) for artifact in sound)
+        recorded = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
+        return all(
+            artifact.path in recorded and self.exam.shelf.find(artifact.sha256)
+            for artifact in accept(seen.report.artifacts, mirror.request.outputs)
+        )
 
     def remote_of(self, mirror: Mirror) -> str:
         """The name of the remote a run was sent to."""
@@ -242,7 +317,8 @@ class RoundTrip:
         for mirror in known:
             if (
                 same_work(mirror.request, request)
-                and not self.is_home(mirror)
+                and not mirror.settled
+                and mirror.verdict != LOST
                 and self.remote_of(mirror) in ("", remote.name)
             ):
                 return mirror
@@ -263,6 +339,16 @@ class RoundTrip:
                 )
         size = format_size(artifact.size_bytes)
         self.tell.step(f"pulled {artifact.path}, {size}, sha256 {path.parent.name[:12]} verified")
+
+    def _verdict_of(self, job: Job, mirror: Mirror) -> Verdict | None:
+        for fact in self.ledger.artifacts(mirror.run_id):
+            if fact.path == str(job.model):
+                return self.exam.verdict_on(job, fact.sha256)
+        return None
+
+    def _note(self, trouble: TrainshedError) -> None:
+        self.tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
+        self._trouble = self._trouble or trouble
 
     def _place(self, job: Job, mirrors: Sequence[Mirror], *, best: bool) -> None:
         latest = None
@@ -285,9 +371,13 @@ class RoundTrip:
         and a file of the workspace is never overwritten by one from a VM.
         """
         target = mirror.folder / "outputs" / fact.path
-        if not target.exists():
+        if target.exists():
+            return
+        try:
             self.exam.shelf.place(fact.sha256, target)
-            self.tell.step(f"{fact.path} is in {target.parent}")
+        except OSError as error:
+            raise UsageError(f"{target} cannot be written", cause=str(error)) from error
+        self.tell.step(f"{fact.path} is in {target.parent}")
 
     def _run_fact(self, mirror: Mirror, remote: Remote) -> RunFact:
         known = self.ledger.run(mirror.run_id)
@@ -312,9 +402,11 @@ class RoundTrip:
         def lost() -> Link:
             raise ConnectionLost(f"the connection to {link.name} ended")
 
-        Follower(lost, mirrors, tell, on_end).catch_up(link)
-        for mirror in mirrors:
-            self.record_events(mirror)
+        try:
+            Follower(lost, mirrors, tell, on_end).catch_up(link)
+        finally:
+            for mirror in mirrors:
+                self.record_events(mirror)
 
 
 def _detached(mirrors: Sequence[Mirror], remote: Remote) -> Interrupted:
@@ -326,28 +418,6 @@ def _detached(mirrors: Sequence[Mirror], remote: Remote) -> Interrupted:
         f"detached; on {remote.name} goes on: {', '.join(names)}",
         fix=f"train status\ntrain attach {names[0]}\ntrain cancel {names[0]}",
     )
-
-
-def _events(run_id: str, state: RunState) -> list[RunEvent]:
-    moments = [
-        (State.QUEUED, state.queued_at),
-        (State.SETTING_UP, state.setting_up_at),
-        (State.RUNNING, state.running_at),
-        (state.state, state.ended_at if state.state.final else None),
-    ]
-    return [
-        RunEvent(
-            run_id,
-            name.value,
-            clock.parse(at),
-            Reporter.VM,
-            exit_code=state.exit_code if name.final else None,
-            signal=state.signal if name.final else None,
-            reason=state.reason if name.final else "",
-        )
-        for name, at in moments
-        if at is not None
-    ]
 
 
 def _ending(state: RunState) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -111,16 +112,22 @@ class Job:
     @property
     def model(self) -> PurePosixPath | None:
         """The output that is the model to be graded: the first with a Keras suffix."""
-        for output in self.outputs:
-            if output.endswith(MODEL_SUFFIXES) and not set("*?[") & set(output):
-                return PurePosixPath(output)
-        return None
+        model = find_model(self.outputs)
+        return PurePosixPath(model) if model is not None else None
 
     @property
     def folder(self) -> PurePosixPath:
         """The category's folder: the model's, else one with the job's name."""
         model = self.model
         return model.parent if model is not None else PurePosixPath(self.name)
+
+
+def find_model(outputs: Iterable[str]) -> str | None:
+    """The first output that is a path with a Keras suffix; a pattern could mean any file."""
+    for output in outputs:
+        if output.endswith(MODEL_SUFFIXES) and not set("*?[") & set(output):
+            return output
+    return None
 
 
 @dataclass(frozen=True)

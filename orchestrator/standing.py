@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.errors import UsageError
 from orchestrator.grade import Candidate, Progress, grade
 from orchestrator.ledger import Ledger, Promotion, VerdictFact
-from orchestrator.shelf import Shelf, file_sha256
+from orchestrator.shelf import Shelf, alone, file_sha256
 from orchestrator.spec import Job, Workspace
 from orchestrator.tell import Teller
 from orchestrator.verdict import Outcome, Verdict
@@ -84,6 +84,11 @@ class Exam:
         maker = self._maker(job, sha256) if sha256 else None
         return Standing(job.name, path, sha256, verdict, maker, self.grader_path(job) is not None)
 
+    def verdict_on(self, job: Job, sha256: str) -> Verdict | None:
+        """The last verdict on a model, by the grader that stands here now."""
+        fact = self._last_verdict(job, sha256)
+        return _as_verdict(fact) if fact else None
+
     def adopt(self, job: Job) -> str | None:
         """Keep the model in the folder, wherever it came from, before anything replaces it."""
         path = self.model_path(job)
@@ -140,16 +145,18 @@ class Exam:
             ModelDamaged: the kept copy was changed; the folder is as it was.
         """
         path = self.model_path(job)
-        chosen = latest or self._best(job)
-        standing = self.adopt(job)
-        if path is None or chosen is None or chosen == standing:
-            return None
-        if self.shelf.find(chosen) is None:
-            return None
-        self.shelf.place(chosen, path)
-        reason = "latest" if latest else "best"
-        self.ledger.add(Promotion(self._name, job.name, chosen, datetime.now(UTC), reason))
-        return chosen
+        # Two commands that choose at once would each replace what the other has just placed.
+        with alone(self.workspace.state / "promoting"):
+            chosen = latest or self._best(job)
+            standing = self.adopt(job)
+            if path is None or chosen is None or chosen == standing:
+                return None
+            if self.shelf.find(chosen) is None:
+                return None
+            self.shelf.place(chosen, path)
+            reason = "latest" if latest else "best"
+            self.ledger.add(Promotion(self._name, job.name, chosen, datetime.now(UTC), reason))
+            return chosen
 
     def _best(self, job: Job) -> str | None:
         """The best of all graded models; the one that stands wins against its equals."""
@@ -165,8 +172,15 @@ class Exam:
                 best = sha256
         return best
 
-    def _verdicts(self, job: Job) -> tuple[VerdictFact, ...]:
-        return self.ledger.verdicts(self._name, job.name)
+    def _verdicts(self, job: Job) -> list[VerdictFact]:
+        """Those of the grader that stands here now: grades of two graders do not compare."""
+        grader = self._grader_sha256(job)
+        facts = self.ledger.verdicts(self._name, job.name)
+        return [fact for fact in facts if dict(fact.versions).get("grader", grader) == grader]
+
+    def _grader_sha256(self, job: Job) -> str:
+        path = self.grader_path(job)
+        return (file_sha256(path) or "") if path is not None else ""
 
     def _last_verdict(self, job: Job, sha256: str | None) -> VerdictFact | None:
         found = [fact for fact in self._verdicts(job) if fact.sha256 == sha256]
@@ -190,7 +204,10 @@ class Exam:
                 higher_is_better=verdict.higher_is_better,
                 reason=verdict.reason,
                 size_bytes=verdict.size_bytes,
-                versions=(("framework", verdict.versions),) if verdict.versions else (),
+                versions=(
+                    ("framework", verdict.versions),
+                    ("grader", self._grader_sha256(job)),
+                ),
                 graded_at=verdict.graded_at,
             )
         )
@@ -209,11 +226,14 @@ def find_jobs(workspace: Workspace, names: Iterable[str]) -> tuple[Job, ...]:
     Raises:
         UsageError: there is none of a name; lists the known ones.
     """
-    names = tuple(names)
     known = {job.name: job for job in workspace.jobs}
+    # An editor gives the folder of the open file, which may be one below the category's.
+    names = tuple(
+        name if name in known else name.removeprefix("./").partition("/")[0] for name in names
+    )
     for name in names:
-        if name.strip("/") not in known:
-            near = difflib.get_close_matches(name.strip("/"), known, n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             raise UsageError(
                 f"no category is named {name!r}",
                 cause=f"train.yaml has: {', '.join(known) or 'no jobs'}",
@@ -223,7 +243,7 @@ def find_jobs(workspace: Workspace, names: Iterable[str]) -> tuple[Job, ...]:
         raise UsageError(
             f"{workspace.root / 'train.yaml'} has no jobs", fix="add one under `jobs:`"
         )
-    chosen = dict.fromkeys(known[name.strip("/")] for name in names)
+    chosen = dict.fromkeys(known[name] for name in names)
     return tuple(chosen) or workspace.jobs
 
 

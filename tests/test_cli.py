@@ -451,6 +451,51 @@ def test_a_killed_command_is_gone_on_with_and_nothing_is_started_twice(
     assert [path.name for path in runs.glob("killed-*")] == [run_id]
 
 
+def test_after_an_interruption_what_had_ended_is_not_trained_again(
+    laptop: Laptop, tmp_path: Path
+) -> None:
+    laptop.add_job("b")
+    go = tmp_path / "go"
+    command = ("a", "b", "-r", "vm", "-p", f"until={go}")
+    with laptop.start(*command) as process:
+        wait_until(lambda: is_awaited(go), "the first script")
+        go.touch()
+        wait_until(lambda: "succeeded" in laptop.states().values(), "the first run's end")
+        process.kill()
+    before = laptop.states()
+
+    laptop.ok(*command)
+    assert laptop.states().keys() == before.keys()
+    assert (laptop.root / "a" / "mymodel.h5").exists()
+
+    # It has had its result: the same command now means to train again.
+    laptop.ok(*command)
+    assert len(laptop.states()) == 2 * len(before)
+
+
+def test_a_run_that_was_submitted_is_never_called_not_sent(laptop: Laptop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    laptop.ok("--remote", "vm", "--detach", "-p", f"until={go}")
+
+    (row,) = laptop.json("status", "--local")
+    assert row["state"] == "queued"
+    refused = laptop.train("remote", "remove", "vm")
+    assert refused.returncode == 2
+    assert row["run"] in refused.stderr
+
+    go.touch()
+    laptop.ok("attach", "a")
+    laptop.ok("remote", "remove", "vm")
+
+
+def test_a_run_that_succeeds_without_its_model_is_exit_code_1(laptop: Laptop) -> None:
+    laptop.add_job("none", script="print('told')\n")
+    done = laptop.train("none", "--remote", "vm")
+
+    assert done.returncode == 1
+    assert "succeeded, but made no model" in done.stderr
+
+
 def test_two_commands_at_once_share_one_run(laptop: Laptop, tmp_path: Path) -> None:
     go = tmp_path / "go"
     command = ("--remote", "vm", "-p", f"until={go}", "-p", "model=one")

@@ -146,6 +146,25 @@ def test_this_laptop_is_checked_without_importing_tensorflow(
     assert poor["ssh here"].mark is Mark.WARN
 
 
+@pytest.mark.parametrize(
+    ("loose", "mark", "says"),
+    [
+        ((), Mark.OK, "no network, no writing"),
+        (("use the network",), Mark.WARN, "could use the network"),
+        (("use the network", "write files"), Mark.WARN, "use the network and write files"),
+    ],
+)
+def test_where_grading_is_less_confined_it_is_told(
+    loose: tuple[str, ...], mark: Mark, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "confinement", lambda: loose)
+    check = next(check for check in check_laptop() if check.name == "grading is confined")
+
+    assert check.mark is mark
+    assert says in check.found
+    assert bool(check.fix) is bool(loose)
+
+
 def test_a_real_vm_is_examined_and_a_faked_gpu_is_not_believed(
     tmp_path: Path, embedded_server: SshServer
 ) -> None:

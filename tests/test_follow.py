@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -25,9 +26,9 @@ from orchestrator.errors import (
 )
 from orchestrator.follow import Follower
 from orchestrator.link import Link
-from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.mirror import Mirror, Mirrors, why_lost
 from orchestrator.tell import Silence
-from remote.protocol import Cancel, Done, Piece
+from remote.protocol import Cancel, Done, Piece, RunReport
 from remote.record import to_bytes
 from remote.runfolder import RunRequest, RunState, State
 from tests.servers import Relay, SshServer
@@ -190,14 +191,30 @@ def test_many_runs_with_long_logs_fit_into_the_answers(vm: Vm) -> None:
     assert all(mirror.log.stat().st_size == 270_000 for mirror in mirrors)
 
 
-def test_a_run_the_vm_does_not_know_is_left_with_a_warning(vm: Vm) -> None:
+def test_a_run_that_the_vm_never_had_is_left_as_not_sent(vm: Vm) -> None:
     link = vm.connect()
     request = vm.start(link, "true", "known").request
     mirror = vm.mirrors.make(replace(request, run_id="unknown"))
     vm.told = told = Told()
     vm.finish(link, mirror, vm.mirrors.all()[0])
-    assert [warning for warning in told.warnings if "unknown" in warning]
+    assert told.warnings == []
     assert mirror.verdict == "not sent"
+
+
+def test_a_run_that_the_vm_has_no_more_is_lost(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "true")
+    vm.finish(link, mirror)
+    seen = mirror.seen
+    assert seen is not None
+    running = RunReport(mirror.run_id, "job", alive=True, stamp="before")
+    mirror.see(running, seen.boot_id)
+    shutil.rmtree(vm.run_folder().path)
+    ended: list[str] = []
+    Follower(link_lost, [mirror], Silence(), lambda _, m: ended.append(m.verdict)).follow(link)
+    assert ended == ["lost"]
+    assert (found := mirror.seen) is not None
+    assert "knows nothing of it" in why_lost(found)
 
 
 def test_the_end_is_told_again_when_the_line_is_lost_while_it_is_dealt_with(vm: Vm) -> None:

@@ -21,9 +21,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.confine import Abandoned, Ending, run_forked, run_spawned
+from orchestrator.confine import (
+    Abandoned,
+    Ending,
+    _try_everything,
+    confinement,
+    run_forked,
+    run_spawned,
+)
 from orchestrator.errors import UsageError
-from orchestrator.grade import Candidate, Limits, Progress, grade
+from orchestrator.grade import Candidate, Limits, Progress, _Copy, _Grading, _verdict, grade
 from orchestrator.grader import Broken, read
 from orchestrator.grading import conclude
 from orchestrator.verdict import Outcome, Verdict, one_line, points
@@ -261,6 +268,8 @@ STAGE = b'{"stage": "predict"}\n'
         (Ending(-9, b"", "", False), "invalid", "SIGKILL"),
         (Ending(-9, STAGE + b'{"outcome": "gra', "", False), "invalid", "SIGKILL"),
         (Ending(0, b"\xff[1]\n7\n[]\n", "", False), "invalid", "exit status 0"),
+        (Ending(0, STAGE + b"[" * 60_000 + b"\n", "", False), "invalid", "exit status 0"),
+        (Ending(-37, STAGE, "", False), "invalid", "with signal 37"),
     ],
 )
 def test_how_a_process_ended_decides_whose_fault_it_is(
@@ -270,6 +279,85 @@ def test_how_a_process_ended_decides_whose_fault_it_is(
 
     assert answer["outcome"] == outcome
     assert says in answer.get("reason", "")
+
+
+class _Scripted(_Grading):
+    """Its process is a shell script: the nth start runs the nth script."""
+
+    def __init__(self, scratch: str, *scripts: str) -> None:
+        super().__init__(scratch)
+        self.scripts = list(scripts)
+
+    def start(self) -> None:
+        self.noise.write_bytes(b"")
+        self.process = subprocess.Popen(
+            ("/bin/sh", "-c", f"echo '{{}}'; {self.scripts.pop(0)}"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs /bin/sh")
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("read x; kill -9 $$", "ended with status -9"),
+        ("exit 3", "ended with status 3"),
+        ("read x; head -c 60000 /dev/zero | tr '\\0' '['; echo; read y", "no answer"),
+        ("read x; echo 7; read y", "no answer"),
+    ],
+)
+def test_a_grading_process_that_fails_costs_one_verdict_and_is_replaced(
+    tmp_path: Path, script: str, says: str
+) -> None:
+    good = """while read x; do echo '{"outcome": "graded", "value": 1}'; done"""
+    grading = _Scripted(str(tmp_path), script, good)
+    with grading:
+        first, second, third = (
+            grading.ask(tmp_path / "m.h5", tmp_path / "grader.py", LIMITS) for _ in range(3)
+        )
+
+    assert first["outcome"] == "broken"
+    assert says in first["reason"]
+    assert (second["outcome"], third["outcome"]) == ("graded", "graded")
+    assert grading.process is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"outcome": "graded", "value": 10**400, "thresholds": [1, 2, 3, 4, 5]},
+        {"outcome": "graded", "value": 1, "thresholds": [10**400]},
+        {"outcome": "graded", "value": None, "metric": ["x"], "versions": 7},
+        {"outcome": ["graded"]},
+        {},
+    ],
+    ids=ascii,
+)
+def test_an_answer_nobody_can_read_is_an_invalid_verdict(answer: dict[str, object]) -> None:
+    verdict = _verdict("c1", answer, _Copy(Path("m.h5"), "0" * 64, 1000))
+
+    assert (verdict.outcome, verdict.points, verdict.value) == (Outcome.INVALID, None, None)
+    assert (verdict.metric, verdict.versions) == ("", "")
+
+
+def test_what_confinement_misses_is_found_by_trying() -> None:
+    loose = confinement()
+
+    assert set(loose) <= {"use the network", "write files"}
+    if kernel_confines():
+        assert loose == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is tried")
+def test_where_the_kernel_refuses_confinement_it_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.confine.confine", lambda *_: None)
+    _try_everything(tmp_path)
+
+    assert capfd.readouterr().out.splitlines() == ["use the network", "write files"]
 
 
 def test_a_process_of_which_nobody_waits_for_the_answer_is_ended(tmp_path: Path) -> None:
@@ -641,20 +729,23 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 
 @linux
 @pytest.mark.tf
-def test_a_grading_process_that_dies_breaks_the_verdicts_that_remain(models: Path) -> None:
+def test_a_grading_process_that_was_killed_between_two_models_costs_no_verdict(
+    models: Path,
+) -> None:
     before = set(children(os.getpid()))
+    killed = []
 
     def kill_at_the_second(progress: Progress) -> None:
         if progress.category == "good.keras":
             for child in set(children(os.getpid())) - before:
                 os.kill(child, signal.SIGKILL)
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+                killed.append(child)
 
-    names = ("good.h5", "good.keras", "no suffix")
-    first, *rest = grade(candidates(models, *names), LIMITS, kill_at_the_second)
+    verdicts = list(grade(candidates(models, "good.h5", "good.keras"), LIMITS, kill_at_the_second))
 
-    assert first.outcome is Outcome.GRADED
-    assert [v.outcome for v in rest] == [Outcome.BROKEN] * 2
-    assert all("the grading process ended with status -9" in v.reason for v in rest)
+    assert len(killed) == 1
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.GRADED] * 2
 
 
 @linux

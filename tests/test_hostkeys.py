@@ -55,6 +55,10 @@ def test_a_line_is_about_the_hosts_its_patterns_match(
         "vm ssh-ed25519 no=base64",
         "@x",
         "é",
+        "vm ssh-ed25519 AAé=",
+        "|1|é|AAAA ssh-ed25519 AAAA",
+        "|1|AAAA|é ssh-ed25519 AAAA",
+        "|1| ssh-ed25519 AAAA",
     ],
 )
 def test_a_line_nobody_can_read_is_left_out_and_the_next_still_counts(line: str) -> None:

@@ -155,6 +155,16 @@ def test_held_out_test_data_stays_whatever_the_files_say(tmp_path: Path, path: s
     assert verdict(tmp_path, path) is Verdict.HELD_OUT
 
 
+@pytest.mark.parametrize("path", ["c/data/heldout.npz", "c/a/b/HELDOUT", "c/data/heldout/x.png"])
+def test_held_out_test_data_stays_in_every_folder_below_a_grader(tmp_path: Path, path: str) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "grader.py").touch()
+    (tmp_path / ".trainignore").write_text(f"!{path}\n!heldout.npz\n")
+    assert verdict(tmp_path, path) is Verdict.HELD_OUT
+    assert verdict(tmp_path, "c/data/train.npz").is_sent
+    assert verdict(tmp_path, "d/heldout.npz").is_sent
+
+
 def test_a_grader_of_any_case_guards_its_folder(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "Grader.PY").touch()
@@ -183,6 +193,9 @@ SECRETS = [
     *(".aws/", ".azure/", ".ssh/", ".gnupg/", ".docker/config.json", "kaggle.json", "credentials"),
     *("credentials.json", "my-service-account-1.json", ".git-credentials", "secrets.yml"),
     *("secrets.yaml", "a\nb.pem", "é.key"),
+    *("prod.env", "secret.json", "secrets.toml", "Secrets.INI", "client_secret_1.json", "id_dsa"),
+    *("azure-credentials.json", "my_Credentials", ".pgpass", ".htpasswd", "token", "Token.txt"),
+    *("hf.token", "secret.txt"),
 ]
 
 
@@ -194,7 +207,12 @@ def test_what_looks_like_a_secret_is_left_out_at_any_depth(tmp_path: Path, path:
 
 
 @pytest.mark.parametrize(
-    "path", [".env.example", ".env.sample", "env", "key.py", "config.json", "my_id_rsa.py", "ssh/a"]
+    "path",
+    [
+        *(".env.example", ".env.sample", "env", "key.py", "config.json", "my_id_rsa.py", "ssh/a"),
+        *("prod.env.template", "credentials.py", "aws_credentials.md", "Credentials.ipynb"),
+        *("id_rsa.py", "tokenizer.json", "tokens.txt", "secret.npz", "secrets_of_training.txt"),
+    ],
 )
 def test_what_only_resembles_a_secret_is_sent(tmp_path: Path, path: str) -> None:
     assert verdict(tmp_path, path) is Verdict.SENT

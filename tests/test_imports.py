@@ -24,8 +24,18 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "files: what the laptop keeps, and what it reads",
         {
-            *("bill", "config", "hashing", "home", "ignore", "ledger", "ledgerschema", "mirror"),
-            *("money", "package", "plan", "remotes", "scan", "schema", "shelf", "snapshot"),
+            *("bill", "config", "events", "hashing", "home", "ignore", "ledger", "ledgerschema"),
+            *(
+                "mirror",
+                "money",
+                "package",
+                "plan",
+                "remotes",
+                "scan",
+                "schema",
+                "shelf",
+                "snapshot",
+            ),
             *("statcache",),
         },
     ),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.errors import ConnectError
 from orchestrator.printable import printable, printable_lines
 
 
@@ -56,3 +57,16 @@ def test_only_the_last_lines_are_shown_each_made_printable() -> None:
 
     assert printable_lines(text, 2) == "line 28\\x07\nline 29\\x07"
     assert printable_lines("") == ""
+
+
+def test_an_error_that_repeats_a_servers_words_stays_harmless_line_by_line() -> None:
+    evil = "a\x1b]0;title\x07\x1b[2J\x9b\rb"
+    error = ConnectError(f"{evil}\nand more", fix=evil)
+    error.__cause__ = OSError(evil)
+
+    assert error.render().split("\n") == [
+        r"error: a\x9b\rb",
+        "and more",
+        r"cause: OSError: a\x9b\rb",
+        r"fix:   a\x9b\rb",
+    ]

@@ -141,7 +141,6 @@ def test_what_lies_there_from_before_never_makes_a_wrong_model(
     "change",
     [
         pytest.param(lambda file: file.write_bytes(b"x" * file.stat().st_size), id="other bytes"),
-        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"x"), id="longer"),
         pytest.param(lambda file: os.truncate(file, 10), id="shorter"),
     ],
 )
@@ -156,6 +155,14 @@ def test_an_output_changed_on_the_vm_after_the_run_is_not_kept(
         laptop.pull(link, artifact)
     assert artifact.sha256 in raised.value.cause
     assert laptop.files() == []
+
+
+def test_what_an_output_grew_by_after_the_run_is_not_pulled(vm: Vm, laptop: Laptop) -> None:
+    link = vm.connect()
+    (artifact,) = made(vm, link, "echo 1 > model.h5", "model.h5")
+    with (vm.run_folder().tree / "model.h5").open("ab") as file:
+        file.write(b"more")
+    assert laptop.pull(link, artifact).read_bytes() == b"1\n"
 
 
 def test_an_output_removed_on_the_vm_after_the_run_is_told(vm: Vm, laptop: Laptop) -> None:
@@ -278,6 +285,10 @@ BAD_ARTIFACTS = [
         "undeclared.h5",
         "outer/model.h5",
         "category1/other/model.h5",
+        *(f"out/a{character}b.h5" for character in '\\:*?"<>|'),
+        *("out/model.h5.", "out/model ", "out /model.h5", "out/a./m.h5", "out/..."),
+        *("out/CON", "out/nul.h5", "out/aux/m.h5", "out/COM1.tar.gz", "out/lpt9", "out/PRN .h5"),
+        *("out/com³", "out/conin$"),
     )
 ]
 
@@ -286,6 +297,35 @@ BAD_ARTIFACTS = [
 def test_an_artifact_that_was_not_declared_or_has_a_bad_name_is_left(artifact: Artifact) -> None:
     good = artifact_of(b"", "out/model.h5")
     assert accept((artifact, good), ("out", "category1/*.h5")) == (good,)
+
+
+@pytest.mark.parametrize(
+    "path", ["out/console.h5", "out/com.h5", "out/com10", "out/.hidden", "out/my nul.h5", "out/a.b"]
+)
+def test_a_name_that_only_resembles_a_reserved_one_is_kept(path: str) -> None:
+    assert accept((artifact_of(b"", path),), ("out",)) != ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("out/m.h5", "out/m.h5"),
+        ("out/m.h5", "out/M.H5"),
+        ("out/A/m.h5", "out/a/M.h5"),
+        ("out/\u00e9.h5", "out/e\u0301.h5"),
+        ("out/\u00c9.h5", "out/e\u0301.h5"),
+        ("out/a", "out/a/b"),
+        ("out/a/b/c", "out/a"),
+        ("out/A", "out/a/b"),
+    ],
+)
+def test_of_two_artifacts_that_need_the_same_place_the_first_is_taken(
+    first: str, second: str
+) -> None:
+    other = artifact_of(b"", "out/other/m.h5")
+    one, two = artifact_of(b"1", first), artifact_of(b"2", second)
+    assert accept((one, two, other), ("out",)) == (one, other)
+    assert accept((two, one, other), ("out",)) == (two, other)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,23 @@ def test_other_tables_have_a_row_each() -> None:
     assert "fail" in shown(checks_table([Check("x", Mark.FAIL, "found", "fix")]))
 
 
+def test_no_cell_of_any_table_can_steer_the_terminal() -> None:
+    evil = "a\x1b]0;title\x07\x1b[2J\x9b\u202eb"
+    heap = Heap(evil, 3, 5000, 1, 2000)
+    tables = (
+        checks_table([Check(evil, Mark.FAIL, evil, evil)]),
+        heaps_table([heap], dropped=False),
+        files_table([(evil, 1)]),
+        cost_table("session", [CostRow(evil, 1, 1.0, Total((), 1))]),
+        remotes_table([Remote(evil, evil, evil, env=EnvSpec(evil))]),
+        ready_table([replace(standing(GOOD), category=evil)]),
+        points_table([replace(standing(GOOD), category=evil)], []),
+    )
+    for made in tables:
+        assert r"a\x9b\u202eb" in shown(made)
+        assert not set("\x1b\x07\x9b\u202e") & set(shown(made))
+
+
 @pytest.mark.parametrize("columns", [30, 60, 79])
 def test_on_a_narrow_screen_no_word_is_cut_off(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,3 +147,25 @@ def test_whoever_is_alone_keeps_others_waiting(tmp_path: Path) -> None:
     thread.join(5)
 
     assert order == ["first", "second"]
+
+
+def test_on_windows_waiting_goes_on_where_the_system_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[OSError | None] = [
+        OSError(errno.EDEADLK, "given up"),
+        OSError(errno.EDEADLK, "given up"),
+        None,
+        OSError(errno.EBADF, "no such thing"),
+    ]
+
+    def locking(*_: object) -> None:
+        if error := tries.pop(0):
+            raise error
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_LOCK=1))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with alone(tmp_path / "lock"):
+        assert len(tries) == 1
+    with pytest.raises(OSError, match="no such thing"), alone(tmp_path / "lock"):
+        pass

@@ -68,6 +68,10 @@ class Wire:
         self.sent_bytes += len(first)
         return self
 
+    @property
+    def host_key_fingerprint(self) -> str:
+        return self._connection.host_key_fingerprint
+
     def close(self) -> None:
         self._connection.close()
 

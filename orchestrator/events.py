@@ -1,0 +1,66 @@
+"""From what a VM reported of a run to the facts of the ledger, on this laptop's clock. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from orchestrator.ledger import Reporter, RunEvent
+from orchestrator.mirror import LOST, Seen, opinion, why_lost
+from remote import clock
+from remote.runfolder import RunState, State
+
+# Half a round trip and the drift between two reports; a clock that is further off is put right.
+_CLOCK_TOLERANCE_S = 2.0
+
+
+def run_events(
+    run_id: str, seen: Seen, submitted_at: datetime, last_use_at: str | None
+) -> list[RunEvent]:
+    """The states that the run has come into.
+
+    A VM's clock that is off is put right by how far it was off, and no time it tells may be before
+    the submission or after the report: it cannot make a run cost what it did not last.
+
+    Args:
+        last_use_at: the last sample of a run's use, by the VM's clock; the best guess at the end
+            of a lost one.
+    """
+    reported_at = clock.parse(seen.at)
+    off_s = seen.clock_off_s if abs(seen.clock_off_s) > _CLOCK_TOLERANCE_S else 0.0
+
+    def moment(text: str) -> datetime:
+        try:
+            at = clock.parse(text) - timedelta(seconds=off_s)
+        except OverflowError:
+            return reported_at
+        return min(max(at, submitted_at), max(reported_at, submitted_at))
+
+    events = []
+    state = seen.report.state
+    if state is not None:
+        events += [
+            RunEvent(
+                run_id,
+                name.value,
+                moment(at),
+                Reporter.VM,
+                exit_code=state.exit_code if name.final else None,
+                signal=state.signal if name.final else None,
+                reason=state.reason if name.final else "",
+            )
+            for name, at in _moments(state)
+            if at is not None
+        ]
+    if opinion(seen.report) == LOST:
+        ended_at = moment(last_use_at or seen.at)
+        events.append(RunEvent(run_id, LOST, ended_at, Reporter.LAPTOP, reason=why_lost(seen)))
+    return events
+
+
+def _moments(state: RunState) -> list[tuple[State, str | None]]:
+    return [
+        (State.QUEUED, state.queued_at),
+        (State.SETTING_UP, state.setting_up_at),
+        (State.RUNNING, state.running_at),
+        (state.state, state.ended_at if state.state.final else None),
+    ]
