@@ -170,7 +170,7 @@ def test_a_job_without_the_data_does_not_send_it(vm: Vm) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
 def test_an_upload_cut_at_any_byte_goes_on_from_there(vm: Vm, share: float) -> None:
-    size = 6 * MIB
+    size = 24 * MIB
     content = vm.write("big", os.urandom(size)).read_bytes()
     vm.write("small", os.urandom(1000))
     with Relay(vm.server.port) as relay:
@@ -182,12 +182,14 @@ def test_an_upload_cut_at_any_byte_goes_on_from_there(vm: Vm, share: float) -> N
     assert raised.value.retryable
     wait_until(lambda: not vm.pids(), "the agent has seen the cut")
     arrived = sum(file.stat().st_size for file in (vm.store / "incoming").iterdir())
-    assert arrived >= size * share - 3 * MIB
+    # What lay in the buffers of sockets and pipes when the line was reset is lost with them.
+    assert arrived >= size * share - 8 * MIB
     again = vm.connect()
     before = vm.wire.sent_bytes
     snapshot = vm.freeze(Job("job", "true", ()))
     submit(again, snapshot, (vm.mirrors.all()[0].request,), vm.told)
-    assert vm.wire.sent_bytes - before < size - arrived + TALK_BYTES
+    # Random bytes grow by a few tenths of a percent in frames and in a stream that may not shrink.
+    assert vm.wire.sent_bytes - before < (size - arrived) * 1.005 + TALK_BYTES
     vm.finish(again, vm.mirrors.all()[0])
     assert (vm.run_folder().tree / "big").read_bytes() == content
 
