@@ -39,7 +39,7 @@ setup: .venv/installed
 	  { echo "error: $(PYTHON) cannot make a virtual environment"; \
 	    echo "fix:   on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check \
-	  --constraint requirements.lock --editable '.[grade,practice,dev]'
+	  --constraint requirements.lock --config-settings editable_mode=compat --editable '.[grade,practice,dev]'
 	@touch $@
 
 # The tests need a real OpenSSH server to start on loopback; no system service is touched.

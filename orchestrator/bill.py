@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.config import load_workspace
-from orchestrator.cost import By, CostRow, cost_rows
+from orchestrator.cost import By, CostRow
 from orchestrator.duration import parse_duration
 from orchestrator.errors import UsageError
-from orchestrator.home import data_folder
+from orchestrator.home import ledger_file
 from orchestrator.ledger import Ledger
-from orchestrator.money import priced_runs
+from orchestrator.money import recorded_costs
 
 
 def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRow, ...]:
@@ -26,15 +26,9 @@ def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRo
     if by not in set(By):
         raise UsageError(f"--by takes {', '.join(By)}, not {by!r}", fix="train cost --by run")
     start = _start(since, datetime.now(UTC))
-    root = "" if everywhere else str(load_workspace(folder).root)
-    with Ledger.open(data_folder() / "ledger.sqlite3") as ledger:
-        wanted = {fact.run_id for fact in ledger.runs(since=start)}
-        runs = [
-            run
-            for run in priced_runs(ledger)
-            if run.usage.run_id in wanted and (everywhere or run.workspace == root)
-        ]
-    return cost_rows(runs, By(by))
+    root = None if everywhere else str(load_workspace(folder).root)
+    with Ledger.open(ledger_file()) as ledger:
+        return recorded_costs(ledger, By(by), root, start)
 
 
 def bill_csv(by: str, rows: Iterable[CostRow]) -> str:

@@ -4,63 +4,137 @@ so that `train --help` answers at once.
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import io
-import json
+import math
+import os
 import sys
-import traceback
 from collections.abc import Sequence
+from functools import partial
+from gc import set_threshold
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import typer
+import click
 
 from orchestrator.errors import Interrupted, TrainshedError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.desk import Desk
-    from orchestrator.roundtrip import Result
+    from orchestrator.roundtrip import Order, Result
+    from orchestrator.spec import Job, Workspace
 
 EXIT_BUG = 70
 
-app = typer.Typer(
-    name="train",
-    help="Train on a GPU machine you reach by SSH: sync, run, pull, grade, say what it cost.\n\n"
-    "`train --remote NAME` is `train run --remote NAME`: all categories of this workspace.",
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-remote_app = typer.Typer(
-    help="The machines: how to reach each, and what it costs. Example: train remote list"
-)
-app.add_typer(remote_app, name="remote")
 
-Categories = Annotated[list[str] | None, typer.Argument(metavar="CATEGORY")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-RemoteName = Annotated[str, typer.Option("--remote", "-r", metavar="NAME", help="The machine.")]
-Accept = Annotated[
-    str,
-    typer.Option(
-        "--accept-host-key",
-        metavar="SHA256:...",
-        help="Trust this host key without asking; compare it first.",
+class _InOrder(click.Group):
+    """Its commands are listed as a user needs them, not by the alphabet."""
+
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+class _Whole(click.IntRange):
+    # As in "'x' is not a valid whole number".
+    name = "whole number"
+
+
+class _Days(click.FloatRange):
+    name = "number of days"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # whatever click has
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        days = float(super().convert(value, param, ctx))
+        # No comparison with a range finds it.
+        if math.isnan(days):
+            self.fail(f"{value!r} is not a valid {self.name}", param, ctx)
+        return days
+
+
+# Where a shell looks when it starts, and what it does there. Source: click's "Shell Completion".
+_COMPLETION = {
+    "bash": (
+        ".bashrc",
+        'command -v train >/dev/null && eval "$(_TRAIN_COMPLETE=bash_source train)"',
     ),
-]
-RunName = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run id, its beginning, or a category's last run.")
-]
+    "fish": (".config/fish/completions/train.fish", "_TRAIN_COMPLETE=fish_source train | source"),
+    "zsh": (".zshrc", 'command -v train >/dev/null && eval "$(_TRAIN_COMPLETE=zsh_source train)"'),
+}
+
+
+def _complete(context: click.Context, option: click.Parameter, chosen: bool) -> None:
+    """Print how the user's shell completes what is typed, or have it do so from now on."""
+    if not chosen:
+        return
+    shell = Path(os.environ.get("SHELL", "")).name
+    if shell not in _COMPLETION:
+        raise UsageError(
+            f"completion is for {', '.join(_COMPLETION)}, not {shell!r}",
+            fix=f"SHELL=/bin/bash train {option.opts[0]}",
+        )
+    name, line = _COMPLETION[shell]
+    if option.name == "show_completion":
+        print(line)
+    else:
+        file = Path.home() / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or line not in file.read_text("utf-8", "replace"):
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(f"\n{line}\n")
+        print(f"{file} has: {line}\nIt takes effect in the next {shell}.")
+    context.exit()
+
+
+_completion_option = partial(
+    click.option, is_flag=True, is_eager=True, expose_value=False, callback=_complete
+)
+_categories = click.argument("categories", metavar="[CATEGORY]...", nargs=-1)
+_run = click.argument("run")
+_remote_name = click.argument("name")
+_as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)
+_accept = click.option(
+    "--accept-host-key",
+    "accept",
+    metavar="SHA256:...",
+    default="",
+    help="Trust this host key without asking; compare it first.",
+)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    package_name="trainshed", message="%(package)s %(version)s", help="Print the version."
+)
+@_completion_option("--install-completion", help="Install completion for the current shell.")
+@_completion_option(
+    "--show-completion",
+    help="Show completion for the current shell, to copy it or customize the installation.",
+)
+def app() -> None:
+    """Train on a GPU machine you reach by SSH: sync, run, pull, grade, say what it cost.
+
+    `train --remote NAME` is `train run --remote NAME`: all categories of this workspace.
+    """
 
 
 @app.command()
-def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the workspace goes.")],
-    solutions: Annotated[
-        bool, typer.Option("--solutions", help="With the reference solutions in the scripts.")
-    ] = False,
-) -> None:
-    """Make a workspace with the practice pack. Example: train init exam"""
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--solutions", is_flag=True, help="With the reference solutions in the scripts.")
+def init(folder: Path, solutions: bool) -> None:
+    """Make a workspace with the practice pack.
+
+    DIR is where the workspace goes.
+
+    Example: train init exam
+    """
     from orchestrator.console import Console
     from orchestrator.init import make_workspace
 
@@ -77,65 +151,91 @@ def init(
 
 
 @app.command()
+@_categories
+@click.option("--remote", "-r", metavar="NAME", default="", help="The machine.")
+@click.option("--detach", "-d", is_flag=True, help="Submit and return; attach later.")
+@click.option("--dry-run", is_flag=True, help="List what would go, biggest first; connect nowhere.")
+@click.option("--gpus", metavar="N", type=_Whole(min=0), help="GPU slots for each run.")
+@click.option("--time-limit", metavar="40m", default="", help="For each run; over train.yaml.")
+@click.option("--param", "-p", metavar="K=V", multiple=True, help="Given to the script as PARAM_K.")
+@click.option("--latest", is_flag=True, help="Put these models into the folders, better or not.")
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@_accept
+@_as_json
 def run(
-    categories: Categories = None,
-    remote: RemoteName = "",
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Submit and return; attach later.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would go, biggest first; connect nowhere.")
-    ] = False,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", min=0, help="GPU slots for each run.")
-    ] = None,
-    time_limit: Annotated[
-        str, typer.Option("--time-limit", metavar="40m", help="For each run; over train.yaml.")
-    ] = "",
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="K=V", help="Given to the script as PARAM_K."),
-    ] = None,
-    latest: Annotated[
-        bool, typer.Option("--latest", help="Put these models into the folders, better or not.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    accept: Accept = "",
-    as_json: AsJson = False,
+    categories: tuple[str, ...],
+    remote: str,
+    detach: bool,
+    dry_run: bool,
+    gpus: int | None,
+    time_limit: str,
+    param: tuple[str, ...],
+    latest: bool,
+    yes: bool,
+    accept: str,
+    as_json: bool,
 ) -> None:
-    """Sync, queue, follow, pull, grade. Example: train category3 --remote azure-k80"""
-    from orchestrator.desk import Desk, overrides
-    from orchestrator.report import files_table
-    from orchestrator.roundtrip import Order
-    from orchestrator.standing import find_jobs
+    """Sync, queue, follow, pull, grade.
 
-    with Desk.here(ask=not yes, accept=accept) as desk:
-        jobs = find_jobs(desk.workspace, categories or ())
-        chosen = overrides(gpus, time_limit, param or ())
-        if dry_run:
-            with desk.console:
-                files = tuple(desk.snapshot(jobs).biggest())
-            if as_json:
-                _print_json([{"path": path, "size_bytes": size} for path, size in files])
-            else:
-                desk.console.result(files_table(files))
-            return
-        order = Order(desk.workspace, jobs, desk.remote(remote), chosen, detach, best=not latest)
-        with desk.console:
-            result = desk.trip.train(order)
-        if detach and not as_json:
-            ids = [mirror.run_id for mirror in result.mirrors]
-            words = (f"train {word} {ids[-1]}" for word in ("attach", "cancel"))
-            desk.console.result(
-                "\n  ".join([f"submitted: {', '.join(ids)}", "train status", *words])
-            )
-        else:
-            _finish(desk, result, as_json=as_json, judge_runs=not detach)
+    Example: train category3 --remote azure-k80
+    """
+    from orchestrator.config import find_jobs, find_remote, load_workspace
+    from orchestrator.reach import HeadStart
+
+    workspace = load_workspace(Path.cwd())
+    jobs = find_jobs(workspace, categories)
+    if dry_run:
+        _list_files(workspace, jobs, as_json=as_json)
+        return
+    target = find_remote(workspace, remote)
+    with HeadStart(target, accept) as begun:
+        # While the line comes up, because importing these takes as long.
+        from orchestrator.console import Console
+        from orchestrator.desk import Desk, overrides
+        from orchestrator.roundtrip import Order
+
+        chosen = overrides(gpus, time_limit, param)
+        order = Order(workspace, jobs, target, chosen, detach, best=not latest)
+        with Desk(workspace, Console(), ask=not yes, accept=accept, begun=begun) as desk:
+            _train(desk, order, as_json=as_json)
+
+
+def _list_files(workspace: Workspace, jobs: tuple[Job, ...], *, as_json: bool) -> None:
+    """What would go, biggest first."""
+    from orchestrator.console import Console
+    from orchestrator.report import files_table
+    from orchestrator.snapshot import take_snapshot
+
+    with Console() as console:
+        files = tuple(take_snapshot(workspace, jobs, console).biggest())
+    if as_json:
+        _print_json([{"path": path, "size_bytes": size} for path, size in files])
+    else:
+        console.result(files_table(files))
+
+
+def _train(desk: Desk, order: Order, *, as_json: bool) -> None:
+    with desk.console:
+        result = desk.trip.train(order)
+    if order.detach and not as_json:
+        ids = [mirror.run_id for mirror in result.mirrors]
+        words = (f"train {word} {ids[-1]}" for word in ("attach", "cancel"))
+        desk.console.result("\n  ".join([f"submitted: {', '.join(ids)}", "train status", *words]))
+    else:
+        _finish(desk, result, as_json=as_json, judge_runs=not order.detach)
 
 
 @app.command()
-def attach(run: RunName, accept: Accept = "", as_json: AsJson = False) -> None:
-    """Follow a run again, then pull and grade it. Example: train attach category3"""
+@_run
+@_accept
+@_as_json
+def attach(run: str, accept: str, as_json: bool) -> None:
+    """Follow a run again, then pull and grade it.
+
+    RUN is a run id, its beginning, or a category's last run.
+
+    Example: train attach category3
+    """
     from orchestrator.desk import Desk
 
     with Desk.here(accept=accept) as desk:
@@ -146,17 +246,17 @@ def attach(run: RunName, accept: Accept = "", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def status(
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Ended runs too, not only the last ones.")
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="What this laptop knows; connect nowhere.")
-    ] = False,
-    accept: Accept = "",
-    as_json: AsJson = False,
-) -> None:
-    """Runs of this workspace and where each stands. Example: train status"""
+@click.option(
+    "--all", "-a", "everything", is_flag=True, help="Ended runs too, not only the last ones."
+)
+@click.option("--local", is_flag=True, help="What this laptop knows; connect nowhere.")
+@_accept
+@_as_json
+def status(everything: bool, local: bool, accept: str, as_json: bool) -> None:
+    """Runs of this workspace and where each stands.
+
+    Example: train status
+    """
     from orchestrator.desk import Desk
     from orchestrator.report import run_json, runs_table
 
@@ -172,25 +272,35 @@ def status(
 
 
 @app.command()
-def logs(
-    run: RunName,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the run ends; over reconnections.")
-    ] = False,
-    accept: Accept = "",
-) -> None:
-    """What a run wrote, also when the VM is gone. Example: train logs category3 -f"""
+@_run
+@click.option("--follow", "-f", is_flag=True, help="Until the run ends; over reconnections.")
+@click.option("--tail", "-n", metavar="N", type=_Whole(min=0), help="Only the last N lines.")
+@_accept
+def logs(run: str, follow: bool, tail: int | None, accept: str) -> None:
+    """What a run wrote, also when the VM is gone.
+
+    RUN is a run id, its beginning, or a category's last run.
+
+    Example: train logs category3 -f
+    """
     from orchestrator.desk import Desk
 
     with Desk.here(accept=accept, logs_to_stdout=True) as desk:
         mirror = desk.find_run(run)
         with desk.console:
-            desk.show_log(mirror, follow=follow)
+            desk.show_log(mirror, follow=follow, tail=tail)
 
 
 @app.command()
-def cancel(run: RunName, accept: Accept = "") -> None:
-    """End a run; it is warned first and may save. Example: train cancel category3"""
+@_run
+@_accept
+def cancel(run: str, accept: str) -> None:
+    """End a run; it is warned first and may save.
+
+    RUN is a run id, its beginning, or a category's last run.
+
+    Example: train cancel category3
+    """
     from orchestrator.desk import Desk
 
     with Desk.here(accept=accept) as desk:
@@ -201,43 +311,56 @@ def cancel(run: RunName, accept: Accept = "") -> None:
 
 
 @app.command()
-def pull(
-    names: Annotated[list[str] | None, typer.Argument(metavar="CATEGORY|RUN")] = None,
-    best: Annotated[
-        bool, typer.Option("--best/--latest", help="Which model goes into the folder.")
-    ] = True,
-    accept: Accept = "",
-    as_json: AsJson = False,
-) -> None:
-    """Bring home what has ended, grade it, place the best. Example: train pull category3"""
+@click.argument("names", metavar="[CATEGORY|RUN]...", nargs=-1)
+@click.option(
+    "--best/--latest", default=True, show_default=True, help="Which model goes into the folder."
+)
+@_accept
+@_as_json
+def pull(names: tuple[str, ...], best: bool, accept: str, as_json: bool) -> None:
+    """Bring home what has ended, grade it, place the best.
+
+    Example: train pull category3
+    """
     from orchestrator.desk import Desk
 
     with Desk.here(accept=accept) as desk:
         with desk.console:
-            result = desk.pull(names or (), best=best)
+            result = desk.pull(names, best=best)
         _finish(desk, result, as_json=as_json, judge_runs=False)
 
 
 @app.command()
-def grade(categories: Categories = None, as_json: AsJson = False) -> None:
-    """Grade the models in the folders. Example: train grade category3"""
+@_categories
+@click.option("--again", is_flag=True, help="Also what is unchanged since it was graded.")
+@_as_json
+def grade(categories: tuple[str, ...], again: bool, as_json: bool) -> None:
+    """Grade the models in the folders.
+
+    Example: train grade category3
+    """
     from orchestrator.desk import Desk
 
     with Desk.here() as desk:
         with desk.console:
-            result = desk.grade(categories or ())
+            result = desk.grade(categories, again=again)
         _finish(desk, result, as_json=as_json)
 
 
 @app.command()
-def ready(categories: Categories = None, as_json: AsJson = False) -> None:
-    """What would be submitted; exit 0 only if all of it would be graded. Example: train ready"""
+@_categories
+@_as_json
+def ready(categories: tuple[str, ...], as_json: bool) -> None:
+    """What would be submitted; exit 0 only if all of it would be graded.
+
+    Example: train ready
+    """
     from orchestrator.desk import Desk, refuse_unready
     from orchestrator.report import ready_table, standing_json
 
     with Desk.here() as desk:
         with desk.console:
-            standings = desk.ready(categories or ())
+            standings = desk.ready(categories)
         if as_json:
             _print_json([standing_json(standing) for standing in standings])
         else:
@@ -246,20 +369,22 @@ def ready(categories: Categories = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def cost(
-    by: Annotated[
-        str, typer.Option("--by", help="remote, category, run, workspace or session.")
-    ] = "category",
-    since: Annotated[
-        str, typer.Option("--since", metavar="2026-01-31|7d", help="A date, or how long ago.")
-    ] = "",
-    everywhere: Annotated[
-        bool, typer.Option("--all", "-a", help="All workspaces, not only this one.")
-    ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """What runs have cost. Example: train cost --by run --since 7d"""
+@click.option(
+    "--by",
+    metavar="WHAT",
+    default="category",
+    show_default=True,
+    help="remote, category, run, workspace or session.",
+)
+@click.option("--since", metavar="2026-01-31|7d", default="", help="A date, or how long ago.")
+@click.option("--all", "-a", "everywhere", is_flag=True, help="All workspaces, not only this one.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
+@_as_json
+def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> None:
+    """What runs have cost.
+
+    Example: train cost --by run --since 7d
+    """
     from orchestrator.bill import bill, bill_csv
     from orchestrator.console import Console
     from orchestrator.report import cost_row_json, cost_table
@@ -274,12 +399,16 @@ def cost(
 
 
 @app.command()
-def doctor(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A remote.")] = "",
-    accept: Accept = "",
-    as_json: AsJson = False,
-) -> None:
-    """Every check with its fix: here, and on a remote. Example: train doctor azure-k80"""
+@click.argument("name", default="")
+@_accept
+@_as_json
+def doctor(name: str, accept: str, as_json: bool) -> int:
+    """Every check with its fix: here, and on a remote.
+
+    NAME is a remote.
+
+    Example: train doctor azure-k80
+    """
     from orchestrator.console import Console
     from orchestrator.doctor import Mark
     from orchestrator.machines import Machines
@@ -291,22 +420,29 @@ def doctor(
         _print_json([check_json(check) for check in checks])
     else:
         console.result(checks_table(checks))
-    for check in checks:
-        if check.mark is Mark.FAIL:
-            raise typer.Exit(check.exit_code)
+    return next((check.exit_code for check in checks if check.mark is Mark.FAIL), 0)
 
 
 @app.command()
-def gc(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A remote.")],
-    keep_days: Annotated[
-        float, typer.Option("--keep-days", min=0, help="Ended runs younger than this stay.")
-    ] = 7.0,
-    drop: Annotated[bool, typer.Option("--drop", help="Remove what may go.")] = False,
-    accept: Accept = "",
-    as_json: AsJson = False,
-) -> None:
-    """What the VM's store holds, and what to drop. Example: train gc azure-k80 --drop"""
+@_remote_name
+@click.option(
+    "--keep-days",
+    metavar="DAYS",
+    type=_Days(min=0),
+    default=7.0,
+    show_default=True,
+    help="Ended runs younger than this stay.",
+)
+@click.option("--drop", is_flag=True, help="Remove what may go.")
+@_accept
+@_as_json
+def gc(name: str, keep_days: float, drop: bool, accept: str, as_json: bool) -> None:
+    """What the VM's store holds, and what to drop.
+
+    NAME is a remote.
+
+    Example: train gc azure-k80 --drop
+    """
     from orchestrator.console import Console
     from orchestrator.machines import Machines
     from orchestrator.report import heap_json, heaps_table
@@ -319,25 +455,50 @@ def gc(
         console.result(heaps_table(heaps, dropped=drop))
 
 
-@remote_app.command("add")
+@app.group()
+def remote() -> None:
+    """The machines: how to reach each, and what it costs.
+
+    Example: train remote list
+    """
+
+
+@remote.command("add")
+@_remote_name
+@click.option(
+    "--host", metavar="ADDRESS", required=True, help="Address, or an alias of ~/.ssh/config."
+)
+@click.option("--user", "-u", metavar="USER", default="")
+@click.option("--port", metavar="PORT", type=_Whole(1, 65535))
+@click.option("--key", "-i", metavar="FILE", default="", help="A private key file.")
+@click.option("--price", metavar="AMOUNT", default="", help="Per hour, such as 0.50.")
+@click.option("--currency", metavar="CODE", default="USD", show_default=True)
+@click.option("--gpus", metavar="N", type=_Whole(min=0), help="GPU slots; 0 trains on the CPU.")
+@click.option("--python", metavar="PATH", default="", help="The VM's; else python3.")
+@click.option(
+    "--requirements",
+    metavar="FILE",
+    default="",
+    help="A file of the workspace, installed there.",
+)
+@_accept
 def remote_add(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    host: Annotated[str, typer.Option("--host", help="Address, or an alias of ~/.ssh/config.")],
-    user: Annotated[str, typer.Option("--user", "-u")] = "",
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535)] = None,
-    key: Annotated[str, typer.Option("--key", "-i", help="A private key file.")] = "",
-    price: Annotated[str, typer.Option("--price", help="Per hour, such as 0.50.")] = "",
-    currency: Annotated[str, typer.Option("--currency")] = "USD",
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", min=0, help="GPU slots; 0 trains on the CPU.")
-    ] = None,
-    python: Annotated[str, typer.Option("--python", help="The VM's; else python3.")] = "",
-    requirements: Annotated[
-        str, typer.Option("--requirements", help="A file of the workspace, installed there.")
-    ] = "",
-    accept: Accept = "",
+    name: str,
+    host: str,
+    user: str,
+    port: int | None,
+    key: str,
+    price: str,
+    currency: str,
+    gpus: int | None,
+    python: str,
+    requirements: str,
+    accept: str,
 ) -> None:
-    """Add a machine; its host key is shown. Example: train remote add k80 --host 1.2.3.4"""
+    """Add a machine; its host key is shown.
+
+    Example: train remote add k80 --host 1.2.3.4
+    """
     from orchestrator.console import Console
     from orchestrator.machines import Machines, parse_price
     from orchestrator.spec import EnvSpec, Remote
@@ -357,15 +518,19 @@ def remote_add(
     console.result(f"{name} added; its {kind} host key is {fingerprint}\nNext: train doctor {name}")
 
 
-@remote_app.command("list")
-def remote_list(as_json: AsJson = False) -> None:
-    """The machines that are known here. Example: train remote list"""
+@remote.command("list")
+@_as_json
+def remote_list(as_json: bool) -> None:
+    """The machines that are known here.
+
+    Example: train remote list
+    """
+    from orchestrator.config import known_remotes, workspace_here
     from orchestrator.console import Console
-    from orchestrator.machines import Machines
     from orchestrator.report import remote_json, remotes_table
 
     console = Console()
-    found = Machines.here(console).all()
+    found = known_remotes(workspace_here())
     if as_json:
         _print_json([remote_json(remote) for remote in found])
     else:
@@ -374,31 +539,32 @@ def remote_list(as_json: AsJson = False) -> None:
         )
 
 
-@remote_app.command("show")
-def remote_show(
-    name: Annotated[str, typer.Argument(metavar="NAME")], as_json: AsJson = False
-) -> None:
-    """All that is known of one machine, as YAML or JSON. Example: train remote show azure-k80"""
-    from orchestrator.config import format_remotes
-    from orchestrator.console import Console
-    from orchestrator.machines import Machines
+@remote.command("show")
+@_remote_name
+@_as_json
+def remote_show(name: str, as_json: bool) -> None:
+    """All that is known of one machine, as YAML or JSON.
+
+    Example: train remote show azure-k80
+    """
+    from orchestrator.config import find_remote, format_remotes, workspace_here
     from orchestrator.report import remote_json
 
-    found = Machines.here(Console()).find(name)
+    found = find_remote(workspace_here(), name)
     if as_json:
         _print_json(remote_json(found))
     else:
         print(format_remotes((found,)), end="")
 
 
-@remote_app.command("remove")
-def remote_remove(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    force: Annotated[
-        bool, typer.Option("--force", help="Even if runs go on there, as far as is known here.")
-    ] = False,
-) -> None:
-    """Forget a machine; the ledger's records stay. Example: train remote remove azure-k80"""
+@remote.command("remove")
+@_remote_name
+@click.option("--force", is_flag=True, help="Even if runs go on there, as far as is known here.")
+def remote_remove(name: str, force: bool) -> None:
+    """Forget a machine; the ledger's records stay.
+
+    Example: train remote remove azure-k80
+    """
     from orchestrator.console import Console
     from orchestrator.home import remotes_file
     from orchestrator.machines import open_runs
@@ -427,24 +593,9 @@ def _finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = Tru
 
 
 def _print_json(value: Any) -> None:  # noqa: ANN401  # whatever JSON can hold
+    import json
+
     print(json.dumps(value, indent=2, ensure_ascii=True))
-
-
-def _version(value: bool) -> None:
-    if value:
-        import importlib.metadata
-
-        print(f"trainshed {importlib.metadata.version('trainshed')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 def expand(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
@@ -459,42 +610,49 @@ def expand(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
     return ["run", *arguments]
 
 
-def _commands() -> list[str]:
-    names = [
-        info.name or info.callback.__name__ for info in app.registered_commands if info.callback
-    ]
-    return names + [str(group.name) for group in app.registered_groups]
+def main() -> NoReturn:
+    """Run one command and exit with its code."""
+    # Looking for garbage among what is just being imported takes an eighth of a short command's
+    # time, and taking the interpreter apart at its end another: the system frees it all anyway.
+    set_threshold(100_000)
+    code = run_command()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody listens any more
+            stream.flush()
+    os._exit(code)
 
 
-def main() -> None:
-    """Run one command and exit with its code; a traceback is only ever our own fault."""
+def run_command() -> int:
+    """The exit code; a traceback is only ever our own fault."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A log may hold what an old terminal's encoding cannot say.
             stream.reconfigure(errors="replace")
     debug = "--debug" in sys.argv
     typed = [word for word in sys.argv[1:] if word != "--debug"]
-    arguments = expand(typed, _commands())
+    arguments = expand(typed, list(app.commands))
     try:
-        code = app(args=arguments, prog_name="train", standalone_mode=False)
+        code = app.main(arguments, prog_name="train", standalone_mode=False)
     except Interrupted as stop:
-        sys.exit(_stopped(str(stop), stop.fix.splitlines()))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_stopped("interrupted; the same command goes on from there", ()))
+        return _stopped(str(stop), stop.fix.splitlines())
+    except (KeyboardInterrupt, click.Abort):
+        return _stopped("interrupted; the same command goes on from there", ())
     except Exception as error:  # noqa: BLE001  # the last place where anything can be said
         told = _told(error)
         if told is None or debug:
+            import traceback
+
             traceback.print_exc()
         if told is None:
             sys.stderr.write(
                 "error: this is a bug in trainshed\nfix:   please report it with the lines above\n"
             )
-            sys.exit(EXIT_BUG)
+            return EXIT_BUG
         if arguments != typed:
             _hint_command(told, arguments)
         sys.stderr.write(told.render() + "\n")
-        sys.exit(told.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        return told.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def _stopped(message: str, commands: Sequence[str]) -> int:
@@ -506,11 +664,15 @@ def _told(error: Exception) -> TrainshedError | None:
     """What the user can be told; None of a bug."""
     if isinstance(error, TrainshedError):
         return error
-    # Typer's own, about options; it exports no class of theirs.
-    say, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
-    if callable(say):
-        text = str(say()).strip().rstrip(".")
-        path = context.command_path if context else "train"
+    if isinstance(error, click.UsageError):
+        text = error.format_message()
+        if isinstance(error, click.NoSuchOption):
+            # Said in another way by every other click.
+            near = ", ".join(sorted(error.possibilities or ()))
+            hint = f" (Possible options: {near})" if near else ""
+            text = f"no such option: {error.option_name}{hint}"
+        text = text.strip().rstrip(".")
+        path = error.ctx.command_path if error.ctx else "train"
         return UsageError(text[:1].lower() + text[1:], fix=f"{path} --help")
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or str(error)).lower()
@@ -523,7 +685,9 @@ def _told(error: Exception) -> TrainshedError | None:
 def _hint_command(error: TrainshedError, arguments: Sequence[str]) -> None:
     """`train stauts` was taken for a category; say which command is near."""
     if isinstance(error, UsageError) and str(error).startswith("no category is named"):
-        near = difflib.get_close_matches(arguments[1], _commands(), n=1, cutoff=0.7)
+        import difflib
+
+        near = difflib.get_close_matches(arguments[1], list(app.commands), n=1, cutoff=0.7)
         error.fix = f"did you mean: train {near[0]}" if near else f"{error.fix}, or see: train -h"
 
 

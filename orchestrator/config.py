@@ -6,7 +6,6 @@ its size is bounded before it is followed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +17,7 @@ from orchestrator import home
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.node import Items, Node, Pairs, Scalar, Wrong
 from orchestrator.schema import read_config
-from orchestrator.spec import EnvSpec, Remote, Workspace
+from orchestrator.spec import EnvSpec, Job, Remote, Workspace
 
 FILE_NAME = "train.yaml"
 SIZE_LIMIT_BYTES = 1 << 20
@@ -55,6 +54,20 @@ def load_workspace(folder: Path) -> Workspace:
         f"no {FILE_NAME} in {folder} or a folder above it",
         fix="go to your workspace, or make one: train init DIR",
     )
+
+
+def workspace_here() -> Workspace | None:
+    """The one that the current folder is in, if it is in any.
+
+    Raises:
+        ConfigError: its file is wrong.
+    """
+    try:
+        return load_workspace(Path.cwd())
+    except ConfigError:
+        raise
+    except UsageError:
+        return None
 
 
 def parse_workspace(text: str, path: Path) -> Workspace:
@@ -100,17 +113,54 @@ def find_remote(workspace: Workspace | None, name: str) -> Remote:
     """The remote that the user means by `name`.
 
     Raises:
-        UsageError: there is none; names the known ones and the nearest.
+        UsageError: there is none, or no name; names the known ones and the nearest.
     """
     remotes = {remote.name: remote for remote in known_remotes(workspace)}
     if name in remotes:
         return remotes[name]
+    if not name:
+        raise UsageError(
+            "no remote was named",
+            cause=f"known remotes: {', '.join(remotes) or 'none'}",
+            fix="train --remote NAME" if remotes else "train remote add NAME --host ADDRESS",
+        )
+    import difflib
+
     near = difflib.get_close_matches(name, remotes, n=1)
     raise UsageError(
         f"no remote is named {name!r}",
         cause=f"the known remotes are {', '.join(remotes)}" if remotes else "no remote is known",
         fix=f"did you mean {near[0]}?" if near else "train remote add NAME",
     )
+
+
+def find_jobs(workspace: Workspace, names: Iterable[str]) -> tuple[Job, ...]:
+    """The jobs of these names, or all.
+
+    Raises:
+        UsageError: there is none of a name; lists the known ones.
+    """
+    known = {job.name: job for job in workspace.jobs}
+    # An editor gives the folder of the open file, which may be one below the category's.
+    names = tuple(
+        name if name in known else name.removeprefix("./").partition("/")[0] for name in names
+    )
+    for name in names:
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"no category is named {name!r}",
+                cause=f"train.yaml has: {', '.join(known) or 'no jobs'}",
+                fix=f"did you mean {near[0]}?" if near else "add it under `jobs:` in train.yaml",
+            )
+    if not known:
+        raise UsageError(
+            f"{workspace.root / 'train.yaml'} has no jobs", fix="add one under `jobs:`"
+        )
+    chosen = dict.fromkeys(known[name] for name in names)
+    return tuple(chosen) or workspace.jobs
 
 
 def format_remotes(remotes: Iterable[Remote]) -> str:

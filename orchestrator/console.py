@@ -1,35 +1,33 @@
-"""The terminal: where progress is printed and questions are asked. Progress goes to stderr."""
+"""Where progress is printed and questions are asked. Progress goes to stderr.
+
+rich is imported only for a terminal: it takes longer than many a command.
+"""
 
 from __future__ import annotations
 
-import getpass
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.cells import cell_len
-from rich.console import Console as Rich
-from rich.console import Group
-from rich.live import Live
-from rich.padding import Padding
-from rich.spinner import Spinner
-from rich.table import Column, Table
-from rich.text import Text
-
-from orchestrator.hostkeys import Asker
 from orchestrator.logview import LogView
 from orchestrator.printable import printable
 from orchestrator.size import format_size
+from orchestrator.table import Table
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from orchestrator.hostkeys import Asker
+    from orchestrator.terminal import Terminal
 
 # A user who sees nothing for longer wonders whether it hangs.
 _SILENCE_LIMIT_S = 1.5
-# A file or a pipe has no width; a table broken at 80 columns could not be searched.
-_NO_WIDTH = 10_000
-# Below this a column of words is harder to read than a list.
-_WORDS_WIDTH = 20
+# By which users tell programs that a pipe ends at a terminal.
+_TOLD = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 
 
 class Console:
@@ -43,8 +41,8 @@ class Console:
     """
 
     def __init__(self, *, to_stdout: bool = False) -> None:
-        self.err = _rich(stderr=True)
-        self.out = _rich(stderr=False)
+        self.err = _screen("stderr")
+        self.out = _screen("stdout")
         # Where both are the terminal, one of them must do it all, or the line that is redrawn
         # runs into the log.
         both = self.err.is_terminal and self.out.is_terminal
@@ -57,18 +55,12 @@ class Console:
         self._end = threading.Event()
         self._ticker: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
         self._since = self._spoke = time.monotonic()
-        if self.err.is_terminal and not self.err.is_dumb_terminal:
-            self._live = Live(
-                get_renderable=self._line,
-                console=self.err,
-                transient=True,
-                refresh_per_second=8,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+        self._live = self.err.live(self._line)
+        if self._live is not None:
             self._live.start()
         else:
             self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -86,10 +78,12 @@ class Console:
             self._ticker.join()
 
     def step(self, text: str) -> None:
-        self._print(self.err, Text(f"• {printable(text)}"))
+        with self._speaking():
+            self.err.say(f"• {printable(text)}")
 
     def warn(self, text: str) -> None:
-        self._print(self.err, Text(f"! {printable(text)}", style="yellow"))
+        with self._speaking():
+            self.err.say(f"! {printable(text)}", "yellow")
 
     def doing(self, text: str, done: int = 0, total: int = 0) -> None:
         text = printable(text)
@@ -105,9 +99,13 @@ class Console:
         view = self._views.setdefault(job, LogView())
         self._print_lines(job, view.feed(data))
 
-    def result(self, renderable: object) -> None:
+    def result(self, found: Table | str) -> None:
         """Something the user asked for; to stdout."""
-        self._print(self.out, renderable)
+        with self._speaking():
+            if isinstance(found, Table):
+                self.out.show(found)
+            else:
+                self.out.say(found)
 
     def asker(self) -> Asker | None:
         """Who answers questions; None where nobody would see them or could answer."""
@@ -127,6 +125,8 @@ class Console:
 
     def passphrase(self, key: str) -> str | None:
         with self._quiet():
+            import getpass
+
             try:
                 return getpass.getpass(f"Passphrase of {printable(key)}: ", stream=sys.stderr)
             except EOFError:
@@ -134,68 +134,87 @@ class Console:
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """The line that is redrawn would overwrite a question and its answer."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._since = time.monotonic()
-            self._live.start()
+        """One question at a time; the line that is redrawn would overwrite it and its answer."""
+        with self._asking:
+            if self._live is None:
+                yield
+                return
+            self._live.stop()
+            try:
+                yield
+            finally:
+                self._since = time.monotonic()
+                self._live.start()
 
     def _print_lines(self, job: str, lines: list[str]) -> None:
-        for line in lines:
-            text = Text(f"{job} │ ", style="dim") if self._name_jobs else Text()
-            self._print(self._logs, text.append(line, style="not dim"))
+        with self._speaking():
+            for line in lines:
+                self._logs.log(job if self._name_jobs else "", line)
 
-    def _print(self, console: Rich, renderable: object) -> None:
-        # A line may be as long as it is; only tables are fitted to the screen.
-        soft_wrap = not isinstance(renderable, Table)
-        if isinstance(renderable, Table):
-            renderable = _fitted(renderable, console.width)
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
         with self._lock:
-            console.print(renderable, soft_wrap=soft_wrap)
+            yield
             self._spoke = time.monotonic()
 
-    def _line(self) -> Spinner:
+    def _line(self) -> str:
         bars = [view.current for view in self._views.values() if view.current]
         text = f"{self._doing} ({time.monotonic() - self._since:.0f} s)" if self._doing else ""
-        line = Text(" │ ".join([text, *bars]), no_wrap=True)
-        line.truncate(max(1, self.err.width - 3))
-        return Spinner("dots", line)
+        return " │ ".join([text, *bars])
 
     def _tick(self) -> None:
         while not self._end.wait(0.25):
             if time.monotonic() - self._spoke >= _SILENCE_LIMIT_S:
                 seconds = time.monotonic() - self._since
-                self._print(self.err, Text(f"  {self._doing or 'working'} ({seconds:.0f} s)"))
+                with self._speaking():
+                    self.err.say(f"  {self._doing or 'working'} ({seconds:.0f} s)")
 
 
-def _rich(*, stderr: bool) -> Rich:
-    made = Rich(stderr=stderr, highlight=False, markup=False)
-    if made.is_terminal:
-        return made
-    return Rich(stderr=stderr, highlight=False, markup=False, width=_NO_WIDTH)
+class Pipe:
+    """A file or another program that reads along: no colours, and lines as long as they are.
+
+    Args:
+        name: `stdout` or `stderr`, whichever that is when something is said.
+    """
+
+    is_terminal = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def say(self, text: str, style: str = "") -> None:
+        self._write(f"{text.expandtabs()}\n")
+
+    def log(self, job: str, line: str) -> None:
+        self.say(f"{job} │ {line}" if job else line)
+
+    def show(self, table: Table) -> None:
+        self._write("".join(f"{line}\n" for line in table.lines()))
+
+    def live(self, line: object) -> None:
+        """Nothing is redrawn."""
+
+    def _write(self, text: str) -> None:
+        stream = getattr(sys, self._name)
+        try:
+            stream.write(text)
+            stream.flush()
+        except BrokenPipeError:
+            # Who read along has seen enough, `head` for one. Python flushes again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            raise SystemExit(1) from None
 
 
-def _fitted(table: Table, width: int) -> Table | Group:
-    """The table; where the screen is too narrow for it, its rows one below the other."""
-    if sum(map(_needs, table.columns)) + 3 * (len(table.columns) - 1) <= width:
-        return table
-    rows: list[Text | Padding] = []
-    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
-        rows.append(Text(str(first), style="bold"))
-        parts = []
-        for column, cell in zip(table.columns[1:], others, strict=True):
-            if str(cell):
-                name = Text(f"{column.header}: " if column.header else "", style="dim")
-                parts.append(Text.assemble(name, cell if isinstance(cell, Text) else str(cell)))
-        rows.append(Padding(Text(", ").join(parts), (0, 0, 0, 2)))
-    return Group(*rows)
+def _screen(name: str) -> Terminal | Pipe:
+    stream = getattr(sys, name)
+    # What makes rich take a pipe for a terminal, or the other way round, is left to rich.
+    if (stream is None or not stream.isatty()) and not _TOLD & os.environ.keys():
+        return Pipe(name)
+    from rich.console import Console as Rich
 
+    rich = Rich(stderr=name == "stderr", highlight=False, markup=False)
+    if not rich.is_terminal:
+        return Pipe(name)
+    from orchestrator.terminal import Terminal
 
-def _needs(column: Column) -> int:
-    longest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
-    return longest if column.no_wrap else min(longest, _WORDS_WIDTH)
+    return Terminal(rich)

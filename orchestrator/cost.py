@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,7 +23,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 
 # A hundredth of a second at 0.001 an hour is more than one unit of the last place.
-_DECIMALS = 9
+DECIMALS = 9
 
 _FINAL = {state.value for state in State if state.final}
 
@@ -73,7 +73,7 @@ class Total:
 
     Attributes:
         by_currency: sorted by currency.
-        unknown_runs: with time on a machine of unknown price.
+        unknown_runs: with time on a machine of unknown price, or lost there.
         estimated: whether a part is.
     """
 
@@ -106,13 +106,17 @@ class PricedRun:
 @dataclass(frozen=True)
 class CostRow:
     """Attributes:
-    seconds: sum of the runs' own times; runs side by side count each.
+    microseconds: sum of the runs' own times; runs side by side count each.
     """
 
     key: str
     runs: int
-    seconds: float
+    microseconds: int
     total: Total
+
+    @property
+    def seconds(self) -> float:
+        return self.microseconds / 1_000_000
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,10 @@ def run_costs(usages: Iterable[RunUsage], now: datetime) -> dict[str, Cost]:
     machines: dict[str, list[RunUsage]] = defaultdict(list)
     for usage in usages:
         assert usage.run_id not in costs, f"{usage.run_id} is there twice"
-        costs[usage.run_id] = Cost(Decimal(0), usage.currency, 0.0, estimated=False)
+        # One that never started costs nothing at any price; unless it is lost, then nobody knows.
+        unknown = usage.estimated and usage.price is None
+        nothing = None if unknown else Decimal(0)
+        costs[usage.run_id] = Cost(nothing, usage.currency, 0.0, usage.estimated)
         machines[usage.remote].append(usage)
     for together in machines.values():
         started = [(usage, span) for usage in together if (span := _span(usage, now))]
@@ -198,13 +205,32 @@ def run_costs(usages: Iterable[RunUsage], now: datetime) -> dict[str, Cost]:
     return costs
 
 
+def at_rest(usages: Iterable[RunUsage]) -> Iterator[RunUsage]:
+    """Those that have ended and shared no time with one that goes on: their costs stand."""
+    machines: dict[str, list[RunUsage]] = defaultdict(list)
+    for usage in usages:
+        machines[usage.remote].append(usage)
+    for together in machines.values():
+        open_from = min(
+            (usage.started_at for usage in together if usage.started_at and not usage.ended_at),
+            default=None,
+        )
+        for usage in together:
+            if usage.ended_at is not None and (
+                usage.started_at is None
+                or open_from is None
+                or max(usage.started_at, usage.ended_at) <= open_from
+            ):
+                yield usage
+
+
 def _span(usage: RunUsage, now: datetime) -> Span | None:
     return None if usage.started_at is None else (usage.started_at, usage.ended_at or now)
 
 
 def _amount(per_hour: Decimal, microseconds: Fraction) -> Decimal:
     exact = Fraction(per_hour) * microseconds / _MICROSECONDS_PER_HOUR
-    return Decimal(math.floor(exact * 10**_DECIMALS)).scaleb(-_DECIMALS)
+    return Decimal(math.floor(exact * 10**DECIMALS)).scaleb(-DECIMALS)
 
 
 def sum_costs(costs: Iterable[Cost]) -> Total:
@@ -225,9 +251,42 @@ def cost_rows(runs: Iterable[PricedRun], by: By) -> tuple[CostRow, ...]:
     for run in runs:
         groups[_key(run, by)].append(run.cost)
     return tuple(
-        CostRow(key, len(costs), math.fsum(cost.seconds for cost in costs), sum_costs(costs))
+        CostRow(key, len(costs), sum(map(microseconds, costs)), sum_costs(costs))
         for key, costs in sorted(groups.items())
     )
+
+
+def sum_rows(rows: Iterable[CostRow]) -> tuple[CostRow, ...]:
+    """Rows of one key made one, sorted by it."""
+    groups: dict[str, list[CostRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.key].append(row)
+    return tuple(
+        CostRow(
+            key,
+            sum(row.runs for row in same),
+            sum(row.microseconds for row in same),
+            _sum_totals([row.total for row in same]),
+        )
+        for key, same in sorted(groups.items())
+    )
+
+
+def _sum_totals(totals: Sequence[Total]) -> Total:
+    amounts: dict[str, Decimal] = defaultdict(Decimal)
+    for total in totals:
+        for currency, amount in total.by_currency:
+            amounts[currency] += amount
+    return Total(
+        tuple(sorted(amounts.items())),
+        sum(total.unknown_runs for total in totals),
+        any(total.estimated for total in totals),
+    )
+
+
+def microseconds(cost: Cost) -> int:
+    """A run's own time, as exact as it was recorded."""
+    return round(cost.seconds * 1_000_000)
 
 
 def _key(run: PricedRun, by: By) -> str:

@@ -1,13 +1,18 @@
-"""What the commands do in a workspace, each a method; the CLI prints what they return."""
+"""What the commands do in a workspace, each a method; the CLI prints what they return.
+
+The round trip and its steps are imported by the methods that need them: the others are quick.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from orchestrator.config import find_remote, known_remotes, load_workspace
+from orchestrator.config import find_jobs, find_remote, known_remotes, load_workspace
 from orchestrator.console import Console
 from orchestrator.cost import Cost, format_duration
 from orchestrator.duration import parse_duration
@@ -19,20 +24,24 @@ from orchestrator.errors import (
     TrainshedError,
     UsageError,
 )
-from orchestrator.home import data_folder
+from orchestrator.home import ledger_file
 from orchestrator.ledger import Ledger
-from orchestrator.link import Link
-from orchestrator.machines import open_link
-from orchestrator.mirror import LOST, UNKNOWN, Mirror, age
+from orchestrator.logview import last_lines
+from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, age, readable
 from orchestrator.money import priced_runs
-from orchestrator.plan import Overrides
-from orchestrator.roundtrip import Result, RoundTrip
-from orchestrator.snapshot import Snapshot, take_snapshot
+from orchestrator.shelf import Shelf
 from orchestrator.spec import Job, Remote, Workspace
-from orchestrator.standing import Standing, find_jobs
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
-from remote.protocol import Cancel, Done
+from remote.protocol import CHUNK_BYTES, Cancel, Done
+
+if TYPE_CHECKING:
+    from orchestrator.link import Call, Link
+    from orchestrator.plan import Overrides
+    from orchestrator.reach import HeadStart
+    from orchestrator.roundtrip import Result, RoundTrip
+    from orchestrator.snapshot import Snapshot
+    from orchestrator.standing import Standing
 
 # How many runs `train status` shows without --all, besides those that go on.
 _RECENT = 10
@@ -58,17 +67,31 @@ class Desk:
     Args:
         ask: whether a person may be asked.
         accept: a host key's fingerprint trusted beforehand.
+        begun: a connection to the remote that is asked first.
     """
 
     def __init__(
-        self, workspace: Workspace, console: Console, *, ask: bool = True, accept: str = ""
+        self,
+        workspace: Workspace,
+        console: Console,
+        *,
+        ask: bool = True,
+        accept: str = "",
+        begun: HeadStart | None = None,
     ) -> None:
         self.workspace = workspace
         self.console = console
         self._ask = ask
         self._accept = accept
-        self.ledger = Ledger.open(data_folder() / "ledger.sqlite3")
-        self.trip = RoundTrip(workspace, self.ledger, self.link, console)
+        self.ledger = Ledger.open(ledger_file())
+        self._mirrors = Mirrors(workspace.state)
+        self._begun = begun
+
+    @cached_property
+    def trip(self) -> RoundTrip:
+        from orchestrator.roundtrip import RoundTrip
+
+        return RoundTrip(self.workspace, self.ledger, self.link, self.console)
 
     @classmethod
     def here(cls, *, ask: bool = True, accept: str = "", logs_to_stdout: bool = False) -> Self:
@@ -82,27 +105,19 @@ class Desk:
     def __exit__(self, *_: object) -> None:
         self.ledger.close()
 
-    def remote(self, name: str) -> Remote:
-        """The remote of this name; without one, says which there are."""
-        if name:
-            return find_remote(self.workspace, name)
-        known = ", ".join(remote.name for remote in known_remotes(self.workspace))
-        raise UsageError(
-            "no remote was named",
-            cause=f"known remotes: {known or 'none'}",
-            fix="train --remote NAME" if known else "train remote add NAME --host ADDRESS",
-        )
+    def link(self, remote: Remote, ahead: Iterable[Call] = ()) -> Link:
+        from orchestrator.reach import open_link
 
-    def link(self, remote: Remote) -> Link:
         self.console.doing(f"connecting to {remote.name}")
-        return open_link(remote, self.console.asker() if self._ask else None, self._accept)
+        asker = self.console.asker() if self._ask else None
+        begun, self._begun = self._begun, None
+        return open_link(remote, asker, self._accept, ahead, begun)
 
     def snapshot(self, jobs: tuple[Job, ...]) -> Snapshot:
         """What would go; secrets left out are told."""
-        snapshot = take_snapshot(self.workspace, jobs, self.console)
-        for secret in snapshot.secrets:
-            self.console.warn(f"left out, it looks like a secret: {secret}")
-        return snapshot
+        from orchestrator.snapshot import take_snapshot
+
+        return take_snapshot(self.workspace, jobs, self.console)
 
     def find_run(self, text: str) -> Mirror:
         """A run by id, by the beginning of one, or a category's last.
@@ -110,25 +125,32 @@ class Desk:
         Raises:
             UsageError: none, or more than one.
         """
-        mirrors = self.trip.runs()
-        exact = [m for m in mirrors if m.run_id == text]
-        category = [m for m in mirrors if m.request.job == text.strip("/") and m.verdict != UNKNOWN]
-        begun = [m for m in mirrors if m.run_id.startswith(text)]
-        if exact or category:
-            return (exact or category)[-1]
+        exact = self._mirrors.get(text)
+        if exact is not None and readable([exact], self.console):
+            return exact
+        job = text.strip("/")
+        for mirror in self._runs_begun(f"{job}-"):
+            if mirror.verdict != UNKNOWN and mirror.request.job == job:
+                return mirror
+        begun = tuple(self._runs_begun(text))
         if len(begun) == 1:
             return begun[0]
         if begun:
-            names = ", ".join(m.run_id for m in begun[-5:])
+            names = ", ".join(m.run_id for m in reversed(begun[:5]))
             raise UsageError(
                 f"{text!r} could be any of {len(begun)} runs", cause=names, fix="type more of it"
             )
-        last = ", ".join(m.run_id for m in mirrors[-5:]) or "none"
+        last = ", ".join(m.run_id for m in self._mirrors.latest(5)) or "none"
         raise UsageError(
             f"no run is or begins with {text!r}",
             cause=f"known here: {last}",
             fix="train status --all",
         )
+
+    def _runs_begun(self, text: str) -> Iterator[Mirror]:
+        """Runs whose ids begin with `text` and whose requests can be read, the last one first."""
+        for mirror in self._mirrors.begun(text):
+            yield from readable([mirror], self.console)
 
     def attach(self, mirror: Mirror) -> Result:
         """Follow a run to its end, pull, grade."""
@@ -141,46 +163,81 @@ class Desk:
 
     def status(self, *, everything: bool, local: bool) -> list[StatusRow]:
         """Runs that go on and the last others, freshly asked where their remote answers."""
-        mirrors = sorted(self.trip.runs(), key=_submitted)
-        recent = mirrors if everything else mirrors[-_RECENT:]
-        mirrors = [m for m in mirrors if m.was_heard_of or not m.settled]
-        shown = [m for m in mirrors if m in recent or not (m.ended or m.verdict == UNKNOWN)]
-        errors = {} if local else self._ask_about([m for m in shown if not m.ended])
+        recent = self._mirrors.all() if everything else self._mirrors.latest(_RECENT)
+        chosen = {m for m in recent if m.was_heard_of or not m.settled}
+        chosen |= {m for m in self._mirrors.unsettled() if not (m.ended or m.verdict == UNKNOWN)}
+        shown = readable(sorted(chosen, key=Mirror.made_at), self.console)
+        unsure = [] if local else [m for m in shown if not m.ended]
+        errors = self._ask_about(unsure) if unsure else {}
         for mirror in shown:
             # An end that another command saw just before it was killed.
             if mirror.ended and not mirror.settled:
                 self.trip.record_events(mirror)
-        costs = {run.usage.run_id: run.cost for run in priced_runs(self.ledger)}
+        runs = priced_runs(self.ledger, {mirror.run_id for mirror in shown})
+        costs = {run.usage.run_id: run.cost for run in runs}
         return [
             StatusRow(
                 mirror,
-                self.trip.remote_of(mirror),
+                self._remote_name(mirror),
                 costs.get(mirror.run_id),
                 self._note(mirror, errors.get(mirror.run_id)),
             )
             for mirror in shown
         ]
 
-    def show_log(self, mirror: Mirror, *, follow: bool) -> None:
-        """The copy first, then what the VM has beyond it."""
-        is_over = mirror.verdict == LOST or self.trip.is_home(mirror)
-        if follow and not is_over:
-            remote = self._remote_of(mirror)
-            try:
-                link = self.link(remote)
-            except TrainshedError:
-                self.console.log(mirror.request.job, _bytes(mirror.log))
-                raise
-            self.trip.follow(remote, link, [mirror]).close()
-            return
-        self.console.log(mirror.request.job, _bytes(mirror.log))
+    def show_log(self, mirror: Mirror, *, follow: bool, tail: int | None = None) -> None:
+        """The copy first, then what the VM has beyond it.
+
+        Args:
+            tail: only so many lines of what is there now; without `follow` nothing else is read,
+                here or there, and nothing is kept.
+        """
+        is_over = mirror.verdict == LOST or self._is_home(mirror)
         if is_over:
-            return
+            self._show_copy(mirror, tail)
+        elif follow:
+            self._follow_log(mirror, tail)
+        elif tail is not None:
+            self._show_end(mirror, tail)
+        else:
+            self._show_copy(mirror, tail)
+            try:
+                with self.link(self._remote_of(mirror)) as link:
+                    self.trip.look(link, [mirror], self.console)
+            except TrainshedError as error:
+                self.console.warn(f"this is the laptop's copy: {error}")
+
+    def _follow_log(self, mirror: Mirror, tail: int | None) -> None:
+        remote = self._remote_of(mirror)
+        try:
+            link = self.link(remote)
+        except TrainshedError:
+            self._show_copy(mirror, tail)
+            raise
+        if tail is not None:
+            self._show_copy(mirror, tail)
+        self.trip.follow(remote, link, [mirror], replay=tail is None).close()
+
+    def _show_end(self, mirror: Mirror, tail: int) -> None:
+        from orchestrator.follow import read_end
+
         try:
             with self.link(self._remote_of(mirror)) as link:
-                self.trip.look(link, [mirror], self.console)
+                end = io.BytesIO(read_end(link, mirror))
         except TrainshedError as error:
+            self._show_copy(mirror, tail)
             self.console.warn(f"this is the laptop's copy: {error}")
+        else:
+            end.seek(last_lines(end, tail))
+            self.console.log(mirror.request.job, end.read())
+
+    def _show_copy(self, mirror: Mirror, tail: int | None) -> None:
+        if mirror.log.exists():
+            job = mirror.request.job
+            with mirror.log.open("rb") as copy:
+                copy.seek(0 if tail is None else last_lines(copy, tail))
+                while block := copy.read(CHUNK_BYTES):
+                    self.console.log(job, block)
 
     def cancel(self, mirror: Mirror) -> str:
         """Ask it to end and wait for that; says what became of it."""
@@ -224,12 +281,14 @@ class Desk:
         )
         return replace(result, trouble=next(iter(errors.values()), result.trouble))
 
-    def grade(self, categories: Sequence[str]) -> Result:
-        """Grade the standing models anew; the grader may have changed."""
+    def grade(self, categories: Sequence[str], *, again: bool = False) -> Result:
+        """Grade the standing models, those that have changed or whose graders have; or all."""
+        from orchestrator.roundtrip import Result
+
         jobs = self._with_model(categories)
         exam = self.trip.exam
         wanted = [(job, sha256) for job in jobs if (sha256 := exam.adopt(job)) is not None]
-        verdicts = exam.grade(wanted, self.console)
+        verdicts = exam.grade(wanted, self.console, again=again)
         standings = tuple(map(exam.standing, jobs))
         if not verdicts:
             gaps = ", ".join(f"{standing.category}: {standing.gap}" for standing in standings)
@@ -250,6 +309,7 @@ class Desk:
 
     def _with_model(self, categories: Sequence[str]) -> tuple[Job, ...]:
         """The categories named, or all that have a model."""
+
         jobs = find_jobs(self.workspace, categories)
         if categories:
             return jobs
@@ -260,36 +320,78 @@ class Desk:
         self, mirrors: Sequence[Mirror], *, take_home: bool = False
     ) -> dict[str, TrainshedError]:
         """Ask each remote once about its runs; why it could not be asked, by run id."""
-        errors: dict[str, TrainshedError] = {}
         by_remote: dict[str, list[Mirror]] = {}
         for mirror in mirrors:
-            by_remote.setdefault(self.trip.remote_of(mirror), []).append(mirror)
-        for mine in by_remote.values():
+            by_remote.setdefault(self._remote_name(mirror), []).append(mirror)
+        troubles: dict[str, TrainshedError] = {}
+        remotes: dict[str, Remote] = {}
+        known = {remote.name: remote for remote in known_remotes(self.workspace)}
+        for name, mine in by_remote.items():
             try:
-                with self.link(self._remote_of(mine[0])) as link:
-                    if take_home:
-                        self.trip.catch_up(link, mine)
-                    else:
-                        self.trip.look(link, mine, Silence())
+                remotes[name] = known.get(name) or self._remote_of(mine[0])
+            except UsageError as error:
+                troubles[name] = error
+        ask = self._take_home_from if take_home else self._look_at
+        troubles |= ask(remotes, by_remote)
+        return {mirror.run_id: e for name, e in troubles.items() for mirror in by_remote[name]}
+
+    def _look_at(
+        self, remotes: dict[str, Remote], by_remote: dict[str, list[Mirror]]
+    ) -> dict[str, TrainshedError]:
+        """All at once; the ledger is this thread's alone."""
+        from orchestrator.follow import look_at_all
+
+        ways = {name: partial(self.link, remote) for name, remote in remotes.items()}
+        try:
+            return look_at_all(ways, by_remote)
+        finally:
+            for name in remotes:
+                for mirror in by_remote[name]:
+                    self.trip.record_events(mirror)
+
+    def _take_home_from(
+        self, remotes: dict[str, Remote], by_remote: dict[str, list[Mirror]]
+    ) -> dict[str, TrainshedError]:
+        """One after the other: each may take all of the line."""
+        troubles: dict[str, TrainshedError] = {}
+        for name, remote in remotes.items():
+            try:
+                with self.link(remote) as link:
+                    self.trip.catch_up(link, by_remote[name])
             except TrainshedError as error:
-                errors |= {mirror.run_id: error for mirror in mine}
-        return errors
+                troubles[name] = error
+        return troubles
 
     def _note(self, mirror: Mirror, error: TrainshedError | None) -> str:
         if error is not None:
             return _why_unasked(mirror, error)
-        away = mirror.ended and mirror.verdict != LOST and not self.trip.is_home(mirror)
+        away = mirror.ended and mirror.verdict != LOST and not self._is_home(mirror)
         return "not here yet: train pull" if away else ""
 
+    def _is_home(self, mirror: Mirror) -> bool:
+        """As the round trip has it, which is asked only where something is missing."""
+        seen, shelf = mirror.seen, Shelf(self.workspace.state)
+        if seen is None or not mirror.ended:
+            return False
+        recorded = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
+        made = seen.report.artifacts
+        is_all_here = all(a.path in recorded and shelf.find(a.sha256) for a in made)
+        return is_all_here or self.trip.is_home(mirror)
+
+    def _remote_name(self, mirror: Mirror) -> str:
+        """The name of the remote a run was sent to; empty where nobody recorded it."""
+        fact = self.ledger.run(mirror.run_id)
+        return fact.remote if fact else ""
+
     def _remote_of(self, mirror: Mirror) -> Remote:
-        name = self.trip.remote_of(mirror)
+        name = self._remote_name(mirror)
         if not name:
             raise UsageError(
                 f"the ledger does not know where {mirror.run_id} was sent",
                 cause=f"{self.ledger.path} has no record of it",
                 fix="look with the TRAINSHED_HOME that it was started with",
             )
-        return self.remote(name)
+        return find_remote(self.workspace, name)
 
 
 def judge(result: Result, *, runs: bool = True) -> None:
@@ -336,6 +438,8 @@ def overrides(gpus: int | None, time_limit: str, params: Sequence[str]) -> Overr
     Raises:
         UsageError: not a duration, or not K=V.
     """
+    from orchestrator.plan import Overrides
+
     limit_s = None
     if time_limit:
         try:
@@ -357,11 +461,3 @@ def _why_unasked(mirror: Mirror, error: TrainshedError) -> str:
     seen = mirror.seen
     last = f"last seen {format_duration(age(seen))} ago" if seen else "never seen"
     return f"unreachable ({last}): {error}"
-
-
-def _submitted(mirror: Mirror) -> float:
-    return (mirror.folder / "request.json").stat().st_mtime
-
-
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""

@@ -20,15 +20,3 @@ def parse_duration(text: str) -> float:
     return float(
         sum(int(count or 0) * size for count, (_, size) in zip(match.groups(), _UNITS, strict=True))
     )
-
-
-def format_duration(seconds: float) -> str:
-    """`1h 30m` for 5400: whole seconds, units of zero left out; `parse_duration` reads it back."""
-    rest = round(abs(seconds))
-    parts = []
-    for unit, size in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    sign = "-" if seconds < 0 and parts else ""
-    return sign + " ".join(parts or ["0s"])

@@ -21,16 +21,19 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import paramiko
-from paramiko.auth_handler import AuthHandler
-from paramiko.common import (
-    cMSG_CHANNEL_DATA,
-    cMSG_CHANNEL_OPEN,
-    cMSG_CHANNEL_REQUEST,
-)
-
+from orchestrator.lean import without
 from orchestrator.line import Line
+from orchestrator.pipe import Pipe
 from orchestrator.way import WHOLE, Way
+
+with without("invoke"):
+    import paramiko
+    from paramiko.auth_handler import AuthHandler
+    from paramiko.common import (
+        cMSG_CHANNEL_DATA,
+        cMSG_CHANNEL_OPEN,
+        cMSG_CHANNEL_REQUEST,
+    )
 
 # What may come before we say that we have read it. At the default of 2 MiB a line of 150 ms
 # carries 14 MB/s at most; 16 MiB is 110 MB/s. A reader that is slow holds that much in memory.
@@ -193,6 +196,7 @@ def start(
         As `fly`, but never Grounded.
     """
     channel: Any = transport.open_session(timeout=timeout_s)
+    channel.in_buffer = Pipe()
     first = first[: channel.out_window_size]
     _send_command(transport, channel, command, first)
     _await_start(transport, channel, len(first))
@@ -214,6 +218,7 @@ def _open_ahead(transport: Any, way: Way) -> tuple[Any, threading.Event]:  # noq
     """
     number = transport._next_channel()
     channel: Any = paramiko.Channel(number)
+    channel.in_buffer = Pipe()
     channel._set_transport(transport)
     channel._set_window(WINDOW_BYTES, PACKET_BYTES)
     channel.remote_chanid, channel.out_max_packet_size = way.channel, way.packet

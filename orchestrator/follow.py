@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orchestrator.errors import (
     AgentBroken,
@@ -18,7 +18,7 @@ from orchestrator.errors import (
 from orchestrator.link import Link
 from orchestrator.mirror import LOST, Mirror, is_final, opinion
 from orchestrator.printable import printable
-from orchestrator.tell import Teller
+from orchestrator.tell import Silence, Teller
 from remote import clock
 from remote.protocol import CHUNK_BYTES, News, Offsets, Piece, RunReport, Watch
 
@@ -26,6 +26,8 @@ from remote.protocol import CHUNK_BYTES, News, Offsets, Piece, RunReport, Watch
 _WAIT_S = 2.0
 # The first attempts come quickly, for a line that only blinked.
 _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+# Remotes asked at once; each takes a thread or two, and its connection's memory.
+_ASKED_AT_ONCE = 32
 # How long to look for a machine that was there before; the runs go on without us.
 _RETRY_LIMIT_S = 600.0
 
@@ -128,7 +130,7 @@ class Follower:
         word = opinion(report)
         if report.stamp != self._offsets[report.run_id].seen:
             mirror.see(report, link.hello.boot_id, link.clock_off_s)
-            self._offsets[report.run_id] = replace(self._offsets[report.run_id], seen=report.stamp)
+            self._offsets[report.run_id] = self._offsets[report.run_id]._replace(seen=report.stamp)
         if (is_final(word) or word == LOST) and report.run_id not in unread:
             self._on_end(link, mirror)
             self._leave(report.run_id)
@@ -151,6 +153,62 @@ class Follower:
             reason = f" ({printable(state.reason)})" if state and state.reason else ""
             words.append(f"{self._jobs[run_id]} {mirror.verdict}{reason}")
         return ", ".join(words)
+
+
+def look(link: Link, mirrors: Iterable[Mirror], tell: Teller, on_end: OnEnd | None = None) -> None:
+    """Everything there is now, and no more: a line that is lost is not connected again."""
+
+    def lost() -> Link:
+        raise ConnectionLost(f"the connection to {link.name} ended")
+
+    Follower(lost, mirrors, tell, on_end or (lambda link, mirror: None)).catch_up(link)
+
+
+def read_end(link: Link, mirror: Mirror) -> bytes:
+    """The last of a run's log, as the VM has it: 256 KiB at most, and nothing is kept of it."""
+    asked = mirror.offsets()._replace(log=-CHUNK_BYTES)
+    news, body = link.call_for_body(Watch((asked,)), News)
+    first = next(iter(news.pieces), None)
+    return body[: first.size_bytes] if first is not None and first.name == "log" else b""
+
+
+def look_at_all(
+    ways: Mapping[str, Callable[[], Link]], mirrors: Mapping[str, Sequence[Mirror]]
+) -> dict[str, TrainshedError]:
+    """Look at the runs of many remotes side by side; why one could not be asked, by its name.
+
+    One that does not answer keeps none of the others waiting, as long as fewer than 32 are such.
+    Ctrl-C waits for none.
+
+    Args:
+        ways, mirrors: by the remote's name.
+    """
+    names = iter(ways)
+    troubles: dict[str, Exception] = {}
+
+    def ask() -> None:
+        for name in names:  # from a dictionary it gives each name to one thread
+            try:
+                with ways[name]() as link:
+                    look(link, mirrors[name], Silence())
+            except Exception as trouble:  # noqa: BLE001  # raised where they are waited for
+                troubles[name] = trouble
+
+    threads = [
+        threading.Thread(target=ask, daemon=True) for _ in range(min(_ASKED_AT_ONCE, len(ways)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = {}
+    for name in ways:
+        trouble = troubles.get(name)
+        if isinstance(trouble, TrainshedError):
+            told[name] = trouble
+        elif trouble is not None:
+            raise trouble
+    return told
 
 
 def reconnect(
@@ -207,8 +265,8 @@ def _offset(offsets: Offsets, name: str) -> int | None:
 def _moved(offsets: Offsets, name: str, size_bytes: int) -> Offsets:
     match name:
         case "log":
-            return replace(offsets, log=offsets.log + size_bytes)
+            return offsets._replace(log=offsets.log + size_bytes)
         case "metrics":
-            return replace(offsets, metrics=offsets.metrics + size_bytes)
+            return offsets._replace(metrics=offsets.metrics + size_bytes)
         case _:
-            return replace(offsets, usage=offsets.usage + size_bytes)
+            return offsets._replace(usage=offsets.usage + size_bytes)

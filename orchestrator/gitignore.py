@@ -58,14 +58,18 @@ class Rule:
 
 
 class Rules:
-    """The rules of one ignore file, in order."""
+    """The rules of one ignore file, in order.
+
+    Attributes:
+        names, paths: the source of one expression for all rules about a name, and about a path;
+            most match neither, and one look says so at once. Empty without such rules.
+    """
 
     def __init__(self, content: bytes) -> None:
         text = content.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
         self._rules = tuple(_parse(text))[::-1]
-        # Most names match no rule at all; one expression for all of them says so at once.
-        self._names = _any(rule for rule in self._rules if not rule.anchored)
-        self._paths = _any(rule for rule in self._rules if rule.anchored)
+        self.names = _any(rule for rule in self._rules if not rule.anchored)
+        self.paths = _any(rule for rule in self._rules if rule.anchored)
 
     def last(self, path: str, name: str, is_folder: bool) -> Rule | None:
         """The rule that decides on `path`: the last that matches it, not its parents.
@@ -74,8 +78,6 @@ class Rules:
             path: below the ignore file's folder, in `raw` form.
             name: its last part.
         """
-        if not (self._names.fullmatch(name) or self._paths.fullmatch(path)):
-            return None
         for rule in self._rules:
             if rule.expression.fullmatch(path if rule.anchored else name) and (
                 is_folder or not rule.folders_only
@@ -118,9 +120,8 @@ def _parse(text: str) -> Iterator[Rule]:
             yield rule
 
 
-def _any(rules: Iterator[Rule]) -> re.Pattern[str]:
-    parts = [f"(?:{rule.expression.pattern})" for rule in rules]
-    return re.compile("|".join(parts) or "(?!)", re.DOTALL)
+def _any(rules: Iterator[Rule]) -> str:
+    return "|".join(f"(?:{rule.expression.pattern})" for rule in rules)
 
 
 def _translate(pattern: str) -> Iterator[str]:

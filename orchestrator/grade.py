@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -14,15 +13,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from orchestrator.confine import Abandoned as Abandoned
 from orchestrator.confine import Limits as Limits
 from orchestrator.errors import UsageError
 from orchestrator.modelcheck import suffix
-from orchestrator.verdict import Outcome, Verdict, one_line, points
+from orchestrator.printable import one_line
+from orchestrator.verdict import Outcome, Verdict, points
 
 # What importing TensorFlow may take; 5 s on a laptop, a minute from a cold network disk.
 START_S = 300.0
@@ -63,6 +65,7 @@ def grade(
     candidates: Sequence[Candidate],
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     tell: Callable[[Progress], None] = lambda _: None,
+    grading: Grading | None = None,
 ) -> Iterator[Verdict]:
     """Give each candidate's verdict as soon as it is there, in order.
 
@@ -71,29 +74,50 @@ def grade(
     names, whatever happens to the file meanwhile. Leaving the iteration, also by Ctrl-C, ends
     the process and removes the copies.
 
+    Args:
+        grading: a process that was started before and stays; else there is one for these only.
+
     Raises:
         UsageError: TensorFlow is not installed; nothing was done.
+        Abandoned: `grading` was, by another thread.
     """
-    if importlib.util.find_spec("tensorflow") is None:
+    if not can_grade():
         raise UsageError("grading needs TensorFlow", fix="pip install 'trainshed[grade]'")
-    return _verdicts(candidates, limits, tell)
+    return _verdicts(candidates, limits, tell, grading)
+
+
+def can_grade() -> bool:
+    """Whether TensorFlow is installed; it is not imported."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def framework() -> str:
+    """What a verdict's `versions` would say now; "" where the packages do not tell."""
+    # Not at the top: every command would pay for it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"tensorflow {version('tensorflow')}, keras {version('keras')}"
+    except PackageNotFoundError:
+        return ""
 
 
 def _verdicts(
-    candidates: Sequence[Candidate], limits: Limits, tell: Callable[[Progress], None]
+    candidates: Sequence[Candidate],
+    limits: Limits,
+    tell: Callable[[Progress], None],
+    grading: Grading | None,
 ) -> Iterator[Verdict]:
-    with tempfile.TemporaryDirectory(prefix="trainshed-grade-") as name, _Grading(name) as grading:
-        for number, candidate in enumerate(candidates):
-            folder = Path(name, str(number))
-            folder.mkdir()
-            copy = _take(candidate.model, folder, limits.model_bytes)
-            if copy.fault:
-                answer: dict[str, Any] = {"outcome": "invalid", "reason": copy.fault}
-            else:
-                tell(Progress(candidate.category, "grading"))
-                answer = grading.ask(copy.path, candidate.grader, limits)
-            yield _verdict(candidate.category, answer, copy)
-            shutil.rmtree(folder, ignore_errors=True)
+    with nullcontext(grading) if grading is not None else Grading() as process:
+        for candidate in candidates:
+            with tempfile.TemporaryDirectory(dir=process.scratch) as folder:
+                copy = _take(candidate.model, Path(folder), limits.model_bytes)
+                if copy.fault:
+                    answer: dict[str, Any] = {"outcome": "invalid", "reason": copy.fault}
+                else:
+                    tell(Progress(candidate.category, "grading"))
+                    answer = process.ask(copy.path, candidate.grader, limits)
+                yield _verdict(candidate.category, answer, copy)
 
 
 @dataclass(frozen=True)
@@ -137,48 +161,91 @@ def _take(model: Path, folder: Path, limit_bytes: int) -> _Copy:
     return _Copy(path, digest.hexdigest(), size, fault)
 
 
-class _Grading:
-    """The process that grades, started with the first question, and anew after it died.
+class Grading:
+    """The process that grades, started with the first question or before, and anew after it died.
 
     Only the model in hand is blamed for its death.
     It and its forks are in a group of their own: Ctrl-C reaches this process only, which then
     ends them. Should this one be killed, the end of its pipe tells them.
+
+    Args:
+        gently: at a low priority, beside what the user does.
+
+    Attributes:
+        scratch: the folder it works in, removed with it.
     """
 
-    def __init__(self, scratch: str) -> None:
-        self.scratch = scratch
-        self.noise = Path(scratch, "noise")
+    def __init__(self, *, gently: bool = False) -> None:
+        # What a grading that was killed had in it may just be going away.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="trainshed-grade-", ignore_cleanup_errors=True
+        )
+        self.scratch = self._folder.name
         self.process: subprocess.Popen[bytes] | None = None
+        self._noise = Path(self.scratch, "noise")
+        self._mode = "gently" if gently else "serve"
+        self._is_ready = False
+        self._is_abandoned = False
+        # Held where one is started or ended, so that none is started after it was abandoned.
+        self._changing = threading.RLock()
 
-    def __enter__(self) -> _Grading:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        self._folder.cleanup()
 
     def end(self) -> None:
-        if self.process is None:
-            return
+        """End the process, if there is one, and what it has forked."""
+        with self._changing:
+            if self.process is not None:
+                self._kill()
+                self.process.communicate()
+                self.process = None
+
+    def abandon(self) -> None:
+        """End it for good, from another thread than the one that asks, which gets `Abandoned`."""
+        with self._changing:
+            self._is_abandoned = True
+            if self.process is not None:
+                self._kill()
+
+    def _kill(self) -> None:
+        assert self.process is not None
         if sys.platform == "win32":
             self.process.kill()
-        else:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # all of them have ended
-        self.process.communicate()
-        self.process = None
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # all of them have ended
 
     def start(self) -> None:
+        """Start it unless it lives. It is ready some seconds later; `ask` waits for that.
+
+        Raises:
+            Abandoned: it was.
+        """
+        with self._changing:
+            if self._is_abandoned:
+                raise Abandoned
+            if self.process is not None and self.process.poll() is not None:
+                self.end()
+            if self.process is None:
+                self.process = self._spawn()
+                self._is_ready = False
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         package = Path(__file__).parent.parent
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         places = {"PYTHONPATH": str(package)}
         for name in ("KERAS_HOME", "TMPDIR", "TEMP", "TMP"):
             places[name] = self.scratch
-        with self.noise.open("wb") as noise:
-            self.process = subprocess.Popen(
+        with self._noise.open("wb") as noise:
+            return subprocess.Popen(
                 # -P: a keras.py in the user's folder is not the one meant.
-                (sys.executable, "-P", "-m", "orchestrator.grading"),
+                (sys.executable, "-P", "-m", "orchestrator.grading", self._mode, self.scratch),
                 cwd=self.scratch,
                 env={**environment, **FIXED, **places},
                 stdin=subprocess.PIPE,
@@ -188,14 +255,17 @@ class _Grading:
             )
 
     def ask(self, model: Path, grader: Path, limits: Limits) -> dict[str, Any]:
-        """The answer about one model; a `broken` one when the process does not give it."""
-        if self.process is not None and self.process.poll() is not None:
-            self.end()
-        if self.process is None:
-            self.start()
+        """The answer about one model; a `broken` one when the process does not give it.
+
+        Raises:
+            Abandoned: it was, before or meanwhile.
+        """
+        self.start()
+        if not self._is_ready:
             answer = self._hear(START_S)
             if "outcome" in answer:
                 return answer
+            self._is_ready = True
         assert self.process is not None
         assert self.process.stdin is not None
         request = {"model": str(model), "grader": str(grader.absolute()), "limits": asdict(limits)}
@@ -216,6 +286,8 @@ class _Grading:
             line = self.process.stdout.readline()
         finally:
             patience.cancel()
+        if self._is_abandoned:
+            raise Abandoned
         if line.endswith(b"\n"):
             try:
                 answer = json.loads(line)
@@ -227,7 +299,7 @@ class _Grading:
             return {"outcome": "broken", "reason": "the grading process gave what is no answer"}
         status = self.process.wait()
         self.end()
-        noise = self.noise.read_bytes()[-NOISE_BYTES:].decode(errors="replace")
+        noise = self._noise.read_bytes()[-NOISE_BYTES:].decode(errors="replace")
         last = " | ".join(noise.splitlines()[-3:])
         reason = f"the grading process ended with status {status}: {last}"
         return {"outcome": "broken", "reason": one_line(reason)}

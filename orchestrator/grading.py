@@ -12,20 +12,32 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
+import shutil
 import signal
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator import modelcheck
-from orchestrator.confine import FORKS, Abandoned, Ending, Limits, confine, run_forked, run_spawned
+from orchestrator.confine import (
+    FORKS,
+    POLL_S,
+    Abandoned,
+    Ending,
+    Limits,
+    confine,
+    run_forked,
+    run_spawned,
+)
 from orchestrator.grader import Broken, Data, Grader, fits, read, shown
-from orchestrator.verdict import Outcome, one_line
+from orchestrator.printable import one_line
+from orchestrator.verdict import Outcome
 
 Answer = dict[str, Any]
 """`outcome`, `reason`, `versions`, and where known `value`, `metric`, `thresholds`,
@@ -37,6 +49,11 @@ Model = Any
 # More would start threads whose stacks count against the memory limit, 8 MB each.
 THREADS = 4
 
+# The one of `predict`: a larger one would be faster, but want more memory.
+BATCH = 32
+# The user's own programs go first.
+NICENESS = 10
+
 GRADERS_STAGES = ("read the grader", "make the held-out data", "score the predictions")
 
 
@@ -45,25 +62,40 @@ class Invalid(Exception):
 
 
 def main() -> None:
-    """Serve requests, or with the argument `one` answer a single one and confine oneself."""
+    """Serve requests, or with the argument `one` answer a single one and confine oneself.
+
+    With `serve` or `gently`, which is at a low priority, a folder is named: whoever asks was killed
+    when stdin ends, so this process removes it.
+    """
+    mode, *folder = sys.argv[1:] or ["serve"]
     # Whatever prints to stdout, TensorFlow or a grader, must not be taken for an answer.
     answers = os.dup(1)
     os.dup2(2, 1)
-    if sys.argv[1:] == ["one"]:
+    if mode == "one":
         request = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         _import_framework()
         confine(Limits(**request["limits"]), Path(request["model"]).parent)
         examine(request, answers)
         return
+    if mode == "gently" and sys.platform != "win32":
+        os.nice(NICENESS)
+    leave = partial(_remove, folder)
     if FORKS:
-        _import_framework()
-    _say(answers, {})
-    for line in sys.stdin:
-        try:
+        with _watched(leave):
+            _import_framework()
+    try:
+        _say(answers, {})
+        for line in sys.stdin:
             _say(answers, _serve(line, answers))
-        except Abandoned:
-            return
+    except (Abandoned, BrokenPipeError):
+        pass
+    leave()
+
+
+def _remove(folders: Iterable[str]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(descriptor: int, message: Answer) -> None:
@@ -73,6 +105,32 @@ def _say(descriptor: int, message: Answer) -> None:
 def _end_with_stdin() -> None:
     sys.stdin.read()
     os._exit(1)
+
+
+@contextmanager
+def _watched(leave: Callable[[], object]) -> Iterator[None]:
+    """End this process when stdin ends during the block: an import takes seconds.
+
+    The thread that notices is gone before anything is forked.
+    """
+    leash = select.poll()
+    # No event is asked for: that the other end is closed is told always.
+    leash.register(0, 0)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            if leash.poll(POLL_S * 1000):
+                leave()
+                os._exit(1)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
 
 
 def _import_framework() -> None:
@@ -255,7 +313,7 @@ def _predict(model: Model, x: Data, grader: Grader) -> Data:
     import numpy as np
 
     with _blaming_the_model("predict"):
-        predictions = np.asarray(model.predict(x, verbose=0))
+        predictions = _answers(model, x)
         bad = int(np.count_nonzero(~np.isfinite(predictions)))
     if predictions.shape[:1] != (len(x),) or not fits(predictions.shape[1:], grader.output_shape):
         found = shown(predictions.shape)
@@ -263,6 +321,25 @@ def _predict(model: Model, x: Data, grader: Grader) -> Data:
     if bad:
         raise Invalid(f"{bad} of {predictions.size} predicted values are nan or infinite")
     return predictions
+
+
+def _answers(model: Model, x: Data) -> Data:
+    """What `model.predict(x)` gives, in half of the time for a thousand examples.
+
+    `predict` makes a pipeline of the data, and traces the model twice where the last batch is
+    shorter. The values are the same to 7 digits or more.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    def run(batch: Data) -> Data:
+        return model(batch, training=False)
+
+    kind = tf.convert_to_tensor(x[:1]).dtype
+    signature = [tf.TensorSpec((None, *x.shape[1:]), kind)]
+    traced = tf.function(run, input_signature=signature, autograph=False)
+    batches = (x[start : start + BATCH] for start in range(0, len(x), BATCH))
+    return np.concatenate([traced(tf.convert_to_tensor(batch)).numpy() for batch in batches])
 
 
 @contextmanager

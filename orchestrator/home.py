@@ -26,6 +26,11 @@ def data_folder() -> Path:
     return _made(_override() or platformdirs.user_data_path("trainshed", appauthor=False))
 
 
+def ledger_file() -> Path:
+    """The ledger; may not exist yet."""
+    return data_folder() / "ledger.sqlite3"
+
+
 def remotes_file() -> Path:
     """The user's remotes; may not exist yet."""
     return config_folder() / "remotes.yaml"

@@ -7,16 +7,13 @@ import fnmatch
 import hashlib
 import hmac
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import ConnectError, HostKeyChanged, HostKeyUnknown
-
-if sys.platform != "win32":
-    import fcntl
+from orchestrator.filelock import alone
 
 
 class Asker(Protocol):
@@ -194,9 +191,10 @@ def remember(file: Path, name: str, key: HostKey) -> None:
         name = _hashed(name, base64.b64encode(os.urandom(20)).decode("ascii"))
     line = f"{name} {key.kind} {base64.b64encode(key.blob).decode('ascii')}\n"
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-        if sys.platform != "win32":
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    with (
+        alone(file.with_name(f"{file.name}.lock")),
+        open(file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream,
+    ):
         stream.seek(0)
         before = stream.read()
         if line.encode("utf-8") in before.splitlines(keepends=True):

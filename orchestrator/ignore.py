@@ -89,10 +89,22 @@ class _Folder:
     Attributes:
         files: the nearest first.
         is_graded: whether there is a grader here or in a folder above.
+        names, paths: all that any rule says of files, the fixed ones included; None where no rule
+            is about paths.
     """
 
     files: tuple[_File, ...]
     is_graded: bool
+    names: re.Pattern[str]
+    paths: re.Pattern[str] | None
+
+    def may_mind(self, raw_path: str, name: str, raw_name: str) -> bool:
+        """Whether a file needs a closer look; most do not, and two expressions say so at once."""
+        return bool(
+            self.names.fullmatch(name)
+            or (raw_name is not name and self.names.fullmatch(raw_name))
+            or (self.paths and self.paths.fullmatch(raw_path))
+        )
 
 
 class Ignore:
@@ -123,13 +135,15 @@ class Ignore:
         """
         parent, _, name = path.rpartition("/")
         folder = self._folder(parent)
+        raw_path, raw_name = raw(path), raw(name)
+        if not is_folder and not folder.may_mind(raw_path, name, raw_name):
+            return Verdict.SENT
         if _NEVER.fullmatch(name) or (
             is_folder and os.path.lexists(self._root / path / "pyvenv.cfg")
         ):
             return Verdict.NEVER
         if folder.is_graded and _HELD_OUT.fullmatch(name):
             return Verdict.HELD_OUT
-        raw_path, raw_name = raw(path), raw(name)
         if any(output.fullmatch(raw_path) for output in self._outputs):
             return Verdict.OUTPUT
         rule, may_name = _last_rule(folder.files, raw_path, raw_name, is_folder)
@@ -154,7 +168,7 @@ class Ignore:
         return self._folders[path]
 
     def _read(self, path: str) -> _Folder:
-        outer = self._folder(path.rpartition("/")[0]) if path else _Folder((), is_graded=False)
+        outer = self._folder(path.rpartition("/")[0]) if path else None
         start = len(raw(path)) + 1 if path else 0
         folder = self._root / path
         names = os.listdir(folder)  # noqa: PTH208 -- names, not paths
@@ -164,8 +178,25 @@ class Ignore:
             if name in names and (folder / name).is_file()
         )
         # Some file systems find `grader.py` under any case.
-        is_graded = outer.is_graded or any(name.lower() == _GRADER for name in names)
-        return _Folder((*own, *outer.files), is_graded)
+        is_graded = any(name.lower() == _GRADER for name in names)
+        if outer is None:
+            return self._make(own, is_graded)
+        if not own and (is_graded or outer.is_graded) == outer.is_graded:
+            return outer
+        return self._make((*own, *outer.files), is_graded or outer.is_graded)
+
+    def _make(self, files: tuple[_File, ...], is_graded: bool) -> _Folder:
+        names = [f"(?is:{_HELD_OUT.pattern})"] if is_graded else []
+        names += [f"(?is:{_NEVER.pattern})", f"(?isx:{_SECRET.pattern})", r"(?i:config\.json)"]
+        names += [file.rules.names for file in files if file.rules.names]
+        paths = [f"(?:{output.pattern})" for output in self._outputs]
+        paths += [f".{{{file.start}}}(?:{file.rules.paths})" for file in files if file.rules.paths]
+        return _Folder(
+            files,
+            is_graded,
+            re.compile("|".join(names), re.DOTALL),
+            re.compile("|".join(paths), re.DOTALL) if paths else None,
+        )
 
 
 def _last_rule(

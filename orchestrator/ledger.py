@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -291,17 +292,6 @@ class Ledger:
             *(workspace, category),
         )
 
-    def best_verdict(self, workspace: str, category: str) -> VerdictFact | None:
-        """The best of the grades that stand: by points, metric, smaller file, earlier grading.
-
-        On each model the last verdict stands that is not `broken`: a grader that was put right
-        also lowers a grade.
-        """
-        verdicts = self.verdicts(workspace, category)
-        standing = {v.sha256: v for v in verdicts if v.outcome != "broken"}
-        graded = [v for v in verdicts if v is standing.get(v.sha256) and v.points is not None]
-        return max(graded, key=_rank, default=None)
-
     def promotions(self, workspace: str, category: str) -> tuple[Promotion, ...]:
         """By time: the last one stands in the exam folder."""
         return self._select(
@@ -328,6 +318,26 @@ class Ledger:
             *(remote, "" if since is None else written(since)),
         )
 
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of what is kept, as they stand in the file; for sums that SQL makes faster."""
+        with translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def at_once(self, *, writing: bool = False) -> Iterator[None]:
+        """What is read meanwhile is of one moment, and what is written is there whole or not."""
+        with (
+            translated(self.path),
+            transaction(self._connection, "IMMEDIATE" if writing else "DEFERRED"),
+        ):
+            yield
+
+    def unreadable(self, table: str) -> LedgerError:
+        return LedgerError(
+            f"the ledger {self.path} has a {table} nobody can read",
+            fix=f"put a copy back, {self.path.name}.v*.bak or your own backup",
+        )
+
     def _select(self, kind: type[F], where: str, *values: object) -> tuple[F, ...]:
         table, _ = TABLES[kind]
         names = ", ".join(_KINDS[kind])
@@ -339,10 +349,7 @@ class Ledger:
         try:
             return tuple(_fact(kind, row) for row in rows)
         except (ValueError, ArithmeticError) as error:
-            raise LedgerError(
-                f"the ledger {self.path} has a {table} nobody can read",
-                fix=f"put a copy back, {self.path.name}.v*.bak or your own backup",
-            ) from error
+            raise self.unreadable(table) from error
 
 
 # The columns of each, which are its fields, with their types.
@@ -352,12 +359,3 @@ _KINDS: dict[type[object], dict[str, Any]] = {fact: get_type_hints(fact) for fac
 def _fact(fact: type[F], row: tuple[object, ...]) -> F:
     kinds = _KINDS[fact]
     return fact(**{name: read(kinds[name], value) for name, value in zip(kinds, row, strict=True)})
-
-
-def _rank(verdict: VerdictFact) -> tuple[int, float, float]:
-    assert verdict.points is not None
-    value = -math.inf if verdict.value is None else verdict.value
-    if verdict.value is not None and verdict.higher_is_better is False:
-        value = -value
-    size = math.inf if verdict.size_bytes is None else verdict.size_bytes
-    return verdict.points, value, -size

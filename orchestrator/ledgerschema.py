@@ -122,6 +122,30 @@ _FACTS_0_1 = (
     ),
 )
 
+# What each run has cost is no fact but follows from them. A price is kept here once it is known,
+# and taken back by whatever event could change it: a run shares the machine's time with those
+# that were on it together, so an event of one at a time unsettles all that ended after it.
+_SETTLED = "started_at TEXT, ended_at TEXT, microseconds INTEGER, units INTEGER, nanos INTEGER"
+_OF_RUN = "run_id, workspace, category, remote, session_id, submitted_at, currency"
+_UNSETTLE = """UPDATE run_price SET started_at = NULL, ended_at = NULL, microseconds = NULL,
+    units = NULL, nanos = NULL, estimated = NULL"""
+_PRICES_0_1 = (
+    f"""CREATE TABLE run_price (run_id TEXT NOT NULL REFERENCES run, workspace TEXT NOT NULL,
+    category TEXT NOT NULL, remote TEXT NOT NULL, session_id TEXT, submitted_at TEXT NOT NULL,
+    currency TEXT NOT NULL, {_SETTLED}, estimated INTEGER, PRIMARY KEY (run_id))""",
+    "CREATE INDEX run_price_open ON run_price (run_id) WHERE estimated IS NULL",
+    "CREATE INDEX run_price_end ON run_price (remote, ended_at)",
+    f"""CREATE TRIGGER run_price_unsettled AFTER INSERT ON run_event BEGIN
+    INSERT OR IGNORE INTO run_price ({_OF_RUN})
+    SELECT {_OF_RUN} FROM run WHERE run_id = NEW.run_id;
+    {_UNSETTLE} WHERE run_id = NEW.run_id;
+    {_UNSETTLE} WHERE remote = (SELECT remote FROM run WHERE run_id = NEW.run_id)
+    AND ended_at > (SELECT min(at) FROM run_event
+    WHERE run_id = NEW.run_id AND state <> 'queued'); END""",  # noqa: S608 - our own names
+    f"""INSERT INTO run_price ({_OF_RUN}) SELECT {_OF_RUN} FROM run
+    WHERE EXISTS (SELECT 1 FROM run_event WHERE run_event.run_id = run.run_id)""",  # noqa: S608 - our own names
+)
+
 STEPS: tuple[Step, ...] = (
     Step(
         "0.1.0",
@@ -130,6 +154,7 @@ STEPS: tuple[Step, ...] = (
             *_FACTS_0_1,
         ),
     ),
+    Step("0.1.0", _PRICES_0_1),
 )
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import IO, Protocol
 
+from orchestrator.printable import one_line
+
 # Linux has both. It may hold back an acknowledgement for 40 ms, and a server that waits for it
 # (Nagle's algorithm) holds back its next words as long.
 _ACKNOWLEDGE = getattr(socket, "TCP_QUICKACK", None)
@@ -19,6 +21,9 @@ _HOLD = getattr(socket, "TCP_CORK", None)
 
 # Enough for the first words of whatever answered, for the message that says it is not SSH.
 GREETING_LIMIT_BYTES = 200
+
+# paramiko asks for each packet in two pieces; the system is asked for many at a time.
+_READ_BYTES = 2**18
 
 
 class Endpoint(Protocol):
@@ -45,15 +50,20 @@ class Line:
         self._limit_s = limit_s
         self._proxy = proxy
         self._closed = False
+        self._ahead = b""
+        self._used = 0
         self._stuck_s = 0.0
         self.greeting = b""
 
     def recv(self, size: int) -> bytes:
-        data = self._endpoint.recv(size)
-        # The system takes it back by itself, so it is said again each time.
-        self._set(_ACKNOWLEDGE, True)
-        if len(self.greeting) < GREETING_LIMIT_BYTES:
-            self.greeting = (self.greeting + data)[:GREETING_LIMIT_BYTES]
+        if self._used == len(self._ahead):
+            self._ahead, self._used = self._endpoint.recv(_READ_BYTES), 0
+            # The system takes it back by itself, so it is said again each time.
+            self._set(_ACKNOWLEDGE, True)
+            if len(self.greeting) < GREETING_LIMIT_BYTES:
+                self.greeting = (self.greeting + self._ahead)[:GREETING_LIMIT_BYTES]
+        data = self._ahead[self._used : self._used + size]
+        self._used += len(data)
         return data
 
     def send(self, data: bytes) -> int:
@@ -116,8 +126,7 @@ class Line:
         heard = self.greeting
         if not heard and self._proxy is not None:
             heard = self._proxy.complaint()
-        words = "".join(c if c.isprintable() else " " for c in heard.decode("utf-8", "replace"))
-        return " ".join(words.split())
+        return one_line(heard.decode("utf-8", "replace"))
 
 
 class Proxy:
@@ -150,16 +159,17 @@ class Proxy:
             self._stderr.close()
 
 
-def dial(host: str, port: int, *, timeout_s: float, limit_s: float) -> Line:
+def open_socket(host: str, port: int, timeout_s: float) -> socket.socket:
     """A TCP connection.
 
     Raises:
         OSError: refused, timed out, unknown name (socket.gaierror), no route.
+        ValueError: a name that cannot even be asked for.
     """
     connection = socket.create_connection((host, port), timeout=timeout_s)
     # Calls to the agent are small frames; Nagle's algorithm would hold each back for a round trip.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Line(connection, limit_s)
+    return connection
 
 
 def through_command(command: str, *, limit_s: float) -> Line:

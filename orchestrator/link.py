@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol, Self, TypeVar
 
+from orchestrator.deflate import Deflate
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
-from orchestrator.package import bootstrap_command, bootstrap_input
+from orchestrator.package import bootstrap_command, bootstrap_input, package_input
 from orchestrator.printable import printable, printable_lines
 from remote import protocol, record
+from remote.bootstrap import WANTED
 from remote.protocol import CALL, DATA, END, REFUSAL, RESULT, WORKING, Frame
 
 Answer = TypeVar("Answer")
+Call = tuple[object, bytes]
 
 # A login message longer than this is no login message.
 _NOISE_LIMIT_BYTES = 2**20
@@ -39,8 +43,14 @@ class Executor(Protocol):
     @property
     def host_key_fingerprint(self) -> str: ...
 
+    @property
+    def round_trip_s(self) -> float: ...
+
     def execute(self, command: str, first: bytes = b"") -> Channel:
         """Start a command; `first` is what it reads first, sent along with the request."""
+
+    def another(self) -> Executor:
+        """A further connection to the same machine. May raise ConnectError, ConnectionLost."""
 
     def close(self) -> None: ...
 
@@ -51,14 +61,22 @@ class Link:
     Every method may raise `ConnectionLost`; whether the call took effect is then not known, and
     doing it again does no harm. A `Refused` leaves the link usable.
 
+    Args:
+        ahead: calls, each with its body, that are sent before the agent is there. When one of them
+            is made, its answer is on its way; nobody reads the answers to those that never are.
+
     Attributes:
         clock_off_s: how far the VM's clock is before ours, give or take a round trip.
     """
 
-    def __init__(self, connection: Executor, name: str, python: str) -> None:
+    def __init__(
+        self, connection: Executor, name: str, python: str, ahead: Iterable[Call] = ()
+    ) -> None:
         self.name = name
         self._connection = connection
-        self._channel = connection.execute(bootstrap_command(python), bootstrap_input())
+        self._ahead = deque(ahead)
+        first = bootstrap_input(b"".join(_pack_call(call, body) for call, body in self._ahead))
+        self._channel = connection.execute(bootstrap_command(python), first)
         self._ready = bytearray()
         self._python = python
         self.hello = self._greet()
@@ -74,6 +92,24 @@ class Link:
     def host_key_fingerprint(self) -> str:
         """Of the machine we speak to: it was known, or is trusted now."""
         return self._connection.host_key_fingerprint
+
+    @property
+    def round_trip_s(self) -> float:
+        """To the machine and back; 0 if not known."""
+        return self._connection.round_trip_s
+
+    def another(self) -> Link:
+        """A further agent on the same machine, over a connection of its own.
+
+        Raises:
+            ConnectError, ConnectionLost, Refused: there is none to be had.
+        """
+        connection = self._connection.another()
+        try:
+            return Link(connection, self.name, self._python)
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -102,23 +138,38 @@ class Link:
             Refused: the disk is full, or what came was not what was announced.
             ConnectionLost: what had come by then is kept for the next attempt.
         """
+        self.begin_upload(call, chunks)
+        self.end_upload()
+
+    def begin_upload(self, call: protocol.Upload | protocol.Part, chunks: Iterable[bytes]) -> None:
+        """As `upload`, without its end; another may be begun before the first is ended."""
         self._send_call(call)
-        # Level 1: over the usual line higher levels cost more time than they save.
-        deflate = zlib.compressobj(1)
+        deflate = Deflate()
         for chunk in chunks:
             if packed := deflate.compress(chunk):
                 self._send(DATA, {}, packed)
         self._send(DATA, {}, deflate.flush())
         self._send(END, {})
+
+    def end_upload(self) -> None:
+        """Wait until the first of the uploads that were begun has arrived."""
         self._receive(RESULT)
 
-    def fetch(self, call: protocol.Fetch) -> Iterator[bytes]:
-        """An artifact's bytes. They are not verified here."""
+    def begin_fetch(self, call: protocol.Fetch) -> None:
+        """Ask for an artifact's bytes; more may be asked for before they have come."""
         self._send_call(call)
+
+    def end_fetch(self) -> Iterator[bytes]:
+        """The bytes of the first fetch that was begun. They are not verified here."""
         while (frame := self._receive(DATA, RESULT)).kind == DATA:
             if not frame.body:
                 raise AgentBroken(f"{self.name} sends a file in empty pieces")
             yield frame.body
+
+    def fetch(self, call: protocol.Fetch) -> Iterator[bytes]:
+        """An artifact's bytes. They are not verified here."""
+        self.begin_fetch(call)
+        return self.end_fetch()
 
     def _greet(self) -> protocol.Hello:
         try:
@@ -135,12 +186,16 @@ class Link:
         return self._decode(protocol.Hello, frame)
 
     def _skip_noise(self) -> None:
-        """Read past what a login shell says before the agent speaks."""
+        """Read past what a login shell says before the agent speaks; send the agent, if asked."""
+        is_sent = False
         while True:
             before, magic, rest = bytes(self._ready).partition(protocol.MAGIC)
             if magic:
                 self._ready = bytearray(rest)
                 return
+            if WANTED in before and not is_sent:
+                is_sent = True
+                self._channel.write(package_input())
             if len(before) > _NOISE_LIMIT_BYTES:
                 raise AgentBroken(
                     f"the login shell of {self.name} says too much to find the agent in it",
@@ -173,8 +228,13 @@ class Link:
             fix=f"try by hand: ssh HOST {python} --version",
         )
 
-    def _send_call(self, call: Any, body: bytes = b"") -> None:  # noqa: ANN401  # any with an OP
-        self._send(CALL, {"op": call.OP, "args": record.encode(call)}, body)
+    def _send_call(self, call: object, body: bytes = b"") -> None:
+        while self._ahead:
+            if self._ahead.popleft() == (call, body):
+                return
+            with suppress(Refused):
+                self._receive(RESULT)  # nobody made this call
+        self._channel.write(_pack_call(call, body))
 
     def _send(self, kind: str, head: dict[str, Any], body: bytes = b"") -> None:
         self._channel.write(protocol.pack(Frame(kind, head, body)))
@@ -194,14 +254,16 @@ class Link:
                 raise AgentBroken(f"{self.name} sent a {frame.kind[:20]!r} frame out of turn")
 
     def _read_exactly(self, count: int) -> bytes:
-        while len(self._ready) < count:
-            block = self._channel.read(_READ_BYTES)
+        pieces = [bytes(self._ready[:count])]
+        del self._ready[:count]
+        left = count - len(pieces[0])
+        while left:
+            block = self._channel.read(min(left, _READ_BYTES))
             if not block:
                 raise self._ended()
-            self._ready += block
-        wanted = bytes(memoryview(self._ready)[:count])
-        del self._ready[:count]
-        return wanted
+            pieces.append(block)
+            left -= len(block)
+        return b"".join(pieces)
 
     def _ended(self) -> ConnectionLost:
         said = printable_lines(self._channel.stderr_tail().decode("utf-8", "replace"), 3)
@@ -225,3 +287,8 @@ class Link:
             cause=printable_lines(no.trace),
             fix=printable(no.fix),
         )
+
+
+def _pack_call(call: object, body: bytes = b"") -> bytes:
+    head = {"op": protocol.name_of(type(call)), "args": record.encode(call)}
+    return protocol.pack(Frame(CALL, head, body))

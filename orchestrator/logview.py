@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import re
+from typing import BinaryIO
 
 from orchestrator.printable import printable
 
 # Keras 2 goes back by backspaces, Keras 3 by a carriage return; both redraw the whole line.
 _MARKS = re.compile("(\n|\r|[\b]+)")
 _LINE_LIMIT = 10_000
+_BLOCK_BYTES = 2**16
+# A line that is longer has its end shown, from here on.
+_TAIL_LIMIT_BYTES = 2**24
 
 
 class LogView:
@@ -47,3 +51,20 @@ class LogView:
                 lines.append(self._drawn)
                 self._drawn = ""
         return lines
+
+
+def last_lines(file: BinaryIO, count: int) -> int:
+    """Where the last `count` lines of a file begin; no more than its last 16 MiB are looked at."""
+    size_bytes = start = file.seek(0, 2)
+    limit = max(0, size_bytes - _TAIL_LIMIT_BYTES)
+    while count and start > limit:
+        end, start = start, max(limit, start - _BLOCK_BYTES)
+        file.seek(start)
+        block = file.read(end - start)
+        # The mark at the very end ends the last line and begins none.
+        at = len(block) - (end == size_bytes and block.endswith(b"\n"))
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            count -= 1
+            if not count:
+                return start + at + 1
+    return start

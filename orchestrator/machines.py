@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from orchestrator.config import (
     find_remote,
     format_remotes,
     known_remotes,
-    load_workspace,
     parse_remotes,
+    workspace_here,
 )
 from orchestrator.console import Console
 from orchestrator.doctor import Check, check_laptop, check_remote
 from orchestrator.errors import ConfigError, UsageError
-from orchestrator.home import config_folder, data_folder, remotes_file
-from orchestrator.hostkeys import Asker
+from orchestrator.home import ledger_file, remotes_file
 from orchestrator.ledger import Ledger
-from orchestrator.link import Link
 from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.reach import check_host_key, open_link
 from orchestrator.remotes import add_remote
 from orchestrator.spec import Price, Remote, Workspace
 from remote.protocol import Heap, Tidied, Tidy
-
-if TYPE_CHECKING:
-    from orchestrator.ssh import Destination
 
 
 class Machines:
@@ -44,25 +40,13 @@ class Machines:
     @classmethod
     def here(cls, console: Console, accept: str = "") -> Self:
         """The user's, and those of the workspace of the current folder where there is one."""
-        try:
-            workspace = load_workspace(Path.cwd())
-        except ConfigError:
-            raise
-        except UsageError:
-            workspace = None
-        return cls(workspace, console, accept)
-
-    def all(self) -> tuple[Remote, ...]:
-        return known_remotes(self._workspace)
-
-    def find(self, name: str) -> Remote:
-        return find_remote(self._workspace, name)
+        return cls(workspace_here(), console, accept)
 
     def examine(self, name: str) -> list[Check]:
         """The doctor's checks: here, and on a remote if one is named."""
         checks = list(check_laptop())
         if name:
-            remote = self.find(name)
+            remote = find_remote(self._workspace, name)
             requirements = ""
             if self._workspace and remote.env.requirements:
                 path = self._workspace.root / remote.env.requirements
@@ -77,7 +61,7 @@ class Machines:
 
     def tidy(self, name: str, *, keep_days: float, drop: bool) -> tuple[Heap, ...]:
         """What a remote's store holds, and what went or could go."""
-        remote = self.find(name)
+        remote = find_remote(self._workspace, name)
         self._console.doing(f"asking {name}")
         keep = self._runs_not_home(name)
         if keep:
@@ -98,8 +82,6 @@ class Machines:
             UsageError: the name is taken or something given makes no sense.
             ConnectError: not reached, or its key is not trusted; nothing is remembered.
         """
-        from orchestrator.ssh import host_key
-
         _check(remote)
         if remote.name in {known.name for known in known_remotes(None)}:
             raise UsageError(
@@ -107,31 +89,9 @@ class Machines:
                 fix=f"train remote remove {remote.name}",
             )
         self._console.doing(f"asking {remote.host} for its host key")
-        found = host_key(
-            _destination(remote),
-            asker=self._console.asker(),
-            known_hosts=config_folder() / "known_hosts",
-            accept=self._accept or None,
-        )
+        found = check_host_key(remote, self._console.asker(), self._accept)
         add_remote(remotes_file(), remote)
         return found
-
-
-def open_link(remote: Remote, asker: Asker | None, accept: str = "") -> Link:
-    """Log in and start the agent."""
-    from orchestrator.ssh import connect
-
-    connection = connect(
-        _destination(remote),
-        asker=asker,
-        known_hosts=config_folder() / "known_hosts",
-        accept=accept or None,
-    )
-    try:
-        return Link(connection, remote.name, remote.python)
-    except BaseException:
-        connection.close()
-        raise
 
 
 def parse_price(text: str, currency: str) -> Price | None:
@@ -166,12 +126,6 @@ def _check(remote: Remote) -> None:
         raise UsageError(f"there is no key file {remote.key}", fix="--key takes a private key")
 
 
-def _destination(remote: Remote) -> Destination:
-    from orchestrator.ssh import Destination
-
-    return Destination(remote.name, remote.host, remote.user, remote.port, remote.key)
-
-
 def open_runs(name: str) -> tuple[str, ...]:
     """Runs that were sent to this remote and have not ended, as far as this laptop knows."""
     return tuple(
@@ -182,7 +136,7 @@ def open_runs(name: str) -> tuple[str, ...]:
 
 
 def _mirrors_on(name: str) -> list[Mirror]:
-    with Ledger.open(data_folder() / "ledger.sqlite3") as ledger:
+    with Ledger.open(ledger_file()) as ledger:
         facts = ledger.runs(remote=name)
     found = (Mirrors(Path(fact.workspace) / ".train").get(fact.run_id) for fact in facts)
     return [mirror for mirror in found if mirror is not None]

@@ -1,6 +1,8 @@
 """What the laptop keeps of a run: its request, its files as far as they came, the last report.
 
-    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl}
+    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl, settled}
+    .train/settled                     names of settled runs, so that a hundred thousand of them
+                                       need not be looked into to find the one that goes on
 
 Each copied file is a prefix of the VM's, so its size says where to go on: after a cut at any byte
 there is no gap and no repetition.
@@ -8,13 +10,21 @@ there is no gap and no repetition.
 
 from __future__ import annotations
 
+import heapq
 import json
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+from orchestrator.cost import LOST as LOST
 from orchestrator.errors import AgentBroken
 from orchestrator.spec import find_model
+from orchestrator.tell import Teller
 from remote import clock
 from remote.atomic import replace_file
 from remote.protocol import Offsets, Piece, RunReport
@@ -24,14 +34,12 @@ from remote.runfolder import RunRequest, State, is_run_id
 # A sample of 16 GPUs is under 4 kB.
 _LAST_SAMPLE_BYTES = 64_000
 
-LOST = "lost"
 UNKNOWN = "not sent"
 
 _FILES = {"log": "log", "metrics": "metrics.jsonl", "usage": "usage.jsonl"}
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """A report, and what is known about it.
 
     Attributes:
@@ -66,7 +74,7 @@ class Mirror:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    @property
+    @cached_property
     def request(self) -> RunRequest:
         return from_bytes(RunRequest, (self.folder / "request.json").read_bytes())
 
@@ -110,7 +118,11 @@ class Mirror:
     def miss(self) -> None:
         """Remember that the VM, which once had this run, has it no more."""
         if (seen := self.seen) is not None:
-            self._remember(replace(seen, report=replace(seen.report, alive=False), gone=True))
+            self._remember(seen._replace(report=seen.report._replace(alive=False), gone=True))
+
+    def made_at(self) -> float:
+        """When it was made, by this laptop's clock."""
+        return (self.folder / "request.json").stat().st_mtime
 
     @property
     def settled(self) -> bool:
@@ -162,6 +174,7 @@ class Mirrors:
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "runs"
+        self._settled = state / "settled"
 
     def make(self, request: RunRequest) -> Mirror:
         """A new run's folder, with its request on the disk before anything is sent."""
@@ -172,14 +185,68 @@ class Mirrors:
 
     def all(self) -> tuple[Mirror, ...]:
         """By run id within the job, jobs by name."""
-        if not self.folder.is_dir():
-            return ()
-        found = (Mirror(path) for path in sorted(self.folder.iterdir()) if is_run_id(path.name))
-        return tuple(mirror for mirror in found if (mirror.folder / "request.json").exists())
+        return tuple(self._mirrors(sorted(self._names())))
 
     def get(self, run_id: str) -> Mirror | None:
-        mirror = Mirror(self.folder / run_id)
-        return mirror if is_run_id(run_id) and (mirror.folder / "request.json").exists() else None
+        return next(self._mirrors([run_id]), None)
+
+    def begun(self, text: str) -> Iterator[Mirror]:
+        """Those whose run ids begin with `text`, a job's last run first."""
+        names = [name for name in self._names() if name.startswith(text)]
+        return self._mirrors(sorted(names, reverse=True))
+
+    def latest(self, count: int) -> tuple[Mirror, ...]:
+        """The last ones made, by the time in their run ids, and of one second by their files'."""
+        moments = {name: run_moment(name) for name in self._names()}
+        last = heapq.nlargest(count, moments.values())
+        found = self._mirrors(name for name, moment in moments.items() if moment >= last[-1])
+        return tuple(sorted(found, key=Mirror.made_at)[-count:])
+
+    def unsettled(self) -> tuple[Mirror, ...]:
+        """Those whose result the user has not had.
+
+        Only the runs' own files say so. The list of those known to be settled is a shortcut: it
+        may lack some, after a crash or an older trainshed, and is added to here.
+        """
+        try:
+            known = set(self._settled.read_text("ascii").split("\n"))
+        except (OSError, ValueError):
+            known = set()
+        found = tuple(self._mirrors(sorted(set(self._names()) - known)))
+        settled = {mirror.run_id for mirror in found if mirror.settled}
+        if settled:
+            # A line feed before each, too: after a crash the file may end in a part of a name.
+            with suppress(OSError), self._settled.open("a", encoding="ascii") as file:
+                file.write("".join(f"\n{run_id}\n" for run_id in sorted(settled)))
+        return tuple(mirror for mirror in found if mirror.run_id not in settled)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)  # noqa: PTH208 - a Path for each takes far longer
+        except FileNotFoundError:
+            return []
+
+    def _mirrors(self, names: Iterable[str]) -> Iterator[Mirror]:
+        found = (Mirror(self.folder / name) for name in names if is_run_id(name))
+        return (mirror for mirror in found if (mirror.folder / "request.json").exists())
+
+
+def readable(mirrors: Iterable[Mirror], tell: Teller) -> tuple[Mirror, ...]:
+    """Those whose request can be read; the others are told."""
+    found = []
+    for mirror in mirrors:
+        try:
+            mirror.request  # noqa: B018
+        except (Malformed, OSError) as error:
+            tell.warn(f"{mirror.folder / 'request.json'} cannot be read: {error}")
+        else:
+            found.append(mirror)
+    return tuple(found)
+
+
+def run_moment(run_id: str) -> str:
+    """The time in a run id, as a text whose order is that of the times."""
+    return run_id.rpartition("-")[0][-len("20260131-120000") :]
 
 
 def opinion(report: RunReport) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from orchestrator.verdict import one_line
+from orchestrator.printable import one_line
 
 File = Any
 """An open `h5py.File`, or a dataset in one; h5py has no types, and is not imported here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.snapshot import Snapshot
@@ -46,7 +46,7 @@ def make_request(
 
 def same_work(one: RunRequest, other: RunRequest) -> bool:
     """Whether two requests ask for the same, apart from their ids."""
-    return replace(one, run_id="") == replace(other, run_id="")
+    return one._replace(run_id="") == other._replace(run_id="")
 
 
 def make_run_id(job: str, now: datetime, token: str) -> str:

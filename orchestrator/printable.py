@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_LINE_CHARACTERS = 400
+
 # C0 and C1 controls but tab, DEL, and the marks that reorder text on the screen (bidi overrides,
 # "Trojan Source", CVE-2021-42574).
 _UNSAFE = re.compile(
@@ -21,6 +23,15 @@ def printable(text: str) -> str:
 def printable_lines(text: str, lines: int = 20) -> str:
     """The last `lines` lines of `text`, each made printable."""
     return "\n".join(printable(line) for line in text.splitlines()[-lines:])
+
+
+def one_line(text: str, characters: int = _LINE_CHARACTERS) -> str:
+    """`text` made safe for a terminal: one line, printable, cut in the middle when too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line) <= characters:
+        return line
+    half = (characters - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"
 
 
 def _escape(character: str) -> str:

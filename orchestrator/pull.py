@@ -6,19 +6,23 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from orchestrator.errors import ModelDamaged, UsageError
+from orchestrator.lanes import Piece, Work
 from orchestrator.link import Link
 from orchestrator.printable import printable
 from orchestrator.shelf import Shelf
 from orchestrator.size import format_size
 from orchestrator.tell import Teller
-from remote.protocol import CHUNK_BYTES, Fetch
+from remote.parts import discard_parts, find_parts, gaps, new_part
+from remote.protocol import CHUNK_BYTES, Fetch, Span
 from remote.runfolder import Artifact
 from remote.tree import SIZE_LIMIT_BYTES, BadTree, check_path, is_digest
 
@@ -51,24 +55,34 @@ def pull(
     path = partial / artifact.sha256
     path.touch()
     # In place, not appended: two who pull the same file write the same bytes there.
-    with path.open("r+b") as file:
-        digest, have_bytes = _resume(file, artifact.size_bytes)
-        _check_space(partial, artifact, have_bytes)
-        for block in link.fetch(Fetch(run_id, artifact.path, have_bytes)):
-            have_bytes += len(block)
-            if have_bytes > artifact.size_bytes:
-                break
-            file.write(block)
-            digest.update(block)
-            name = printable(artifact.path)
-            tell.doing(f"pulling {name}", have_bytes, artifact.size_bytes)
-        file.flush()
+    with path.open("r+b", buffering=0) as file:
+        incoming = _Incoming(file, path, artifact.size_bytes)
+        _check_space(partial, artifact, incoming.missing_bytes)
+        name = printable(artifact.path)
+        wrong = ""
+
+        def ask(lane: Link, piece: Piece) -> None:
+            lane.begin_fetch(Fetch(run_id, artifact.path, piece.begin, piece.size_bytes))
+
+        def bring(lane: Link, piece: Piece) -> None:
+            for _ in incoming.take(piece, lane.end_fetch()):
+                left_bytes = incoming.missing_bytes
+                tell.doing(f"pulling {name}", artifact.size_bytes - left_bytes, artifact.size_bytes)
+
+        try:
+            # Again, where another who pulls the same has taken a part away.
+            while missing := incoming.missing():
+                Work([(name, span) for span in missing], ask, bring).share(link)
+        except _WrongLength as error:
+            wrong = f"{error} came"
+        have_bytes, digest = incoming.end()
         os.fsync(file.fileno())
-    if have_bytes != artifact.size_bytes or digest.hexdigest() != artifact.sha256:
+    discard_parts(path)  # those of which nothing came, or that only repeat what came
+    if wrong or have_bytes != artifact.size_bytes or digest != artifact.sha256:
         path.unlink(missing_ok=True)
         raise ModelDamaged(
             f"{printable(artifact.path)} of {run_id} is not what the VM hashed when the run ended",
-            cause=f"{have_bytes} bytes came, sha256 {digest.hexdigest()}; "
+            cause=f"{wrong or f'{have_bytes} bytes came'}, sha256 {digest}; "
             f"expected {artifact.size_bytes} bytes, {artifact.sha256}",
             fix="it was changed on the VM after the run, or the line is bad: train pull again",
         )
@@ -137,18 +151,95 @@ def _match(parts: list[str], wanted: list[str]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])
 
 
-def _resume(file: BinaryIO, size_bytes: int) -> tuple[hashlib._Hash, int]:
-    """Hash what has come; leaves the file at its end."""
-    digest = hashlib.sha256()
-    if os.fstat(file.fileno()).st_size > size_bytes:
-        file.truncate(0)
-    while block := file.read(CHUNK_BYTES):
-        digest.update(block)
-    return digest, file.tell()
+class _WrongLength(Exception):
+    """More or fewer bytes came than were asked for."""
 
 
-def _check_space(folder: Path, artifact: Artifact, have_bytes: int) -> None:
-    needed, free = artifact.size_bytes - have_bytes, shutil.disk_usage(folder).free
+class _Incoming:
+    """A file that comes in pieces from several lanes, hashed as it grows.
+
+    Who brings the piece that begins at the file's end writes there; the others' pieces lie beside
+    it as parts until it reaches them.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, size_bytes: int) -> None:
+        self._file, self._path, self._size_bytes = file, path, size_bytes
+        self._digest = hashlib.sha256()
+        self._lock = threading.Lock()
+        self._is_led = False
+        if os.fstat(file.fileno()).st_size > size_bytes:
+            file.truncate(0)
+        while block := file.read(CHUNK_BYTES):
+            self._digest.update(block)
+        self._have_bytes = file.tell()
+        self._parts = find_parts(path)
+        self._join()
+        self.missing_bytes = sum(span.end - span.begin for span in self.missing())
+
+    def missing(self) -> tuple[Span, ...]:
+        return gaps((span for span, _ in self._parts), self._have_bytes, self._size_bytes)
+
+    def take(self, piece: Piece, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Write a piece; yields each block when a kill of this process cannot lose it any more.
+
+        Raises:
+            _WrongLength: too much came, or too little.
+        """
+        begin, expected = piece.begin, f"of {piece.size_bytes} bytes from {piece.begin} on"
+        with self._lock:
+            leads = begin == self._have_bytes and not self._is_led
+            self._is_led |= leads
+        part = new_part(self._path, begin)
+        try:
+            with nullcontext() if leads else part.open("xb", buffering=0) as own:
+                for block in blocks:
+                    if len(block) > piece.size_bytes:
+                        raise _WrongLength(f"{expected} more")
+                    if own is None:
+                        self._append(block)
+                    else:
+                        own.write(block)
+                    piece.begin += len(block)
+                    with self._lock:
+                        self.missing_bytes -= len(block)
+                    yield block
+            if piece.size_bytes:
+                raise _WrongLength(f"{expected} {piece.size_bytes} fewer")
+        finally:
+            with self._lock:
+                if leads:
+                    self._is_led = False
+                else:
+                    self._parts.append((Span(begin, piece.begin), part))
+                if not self._is_led:
+                    self._join()
+
+    def end(self) -> tuple[int, str]:
+        """Size and sha256 of what has come without a gap."""
+        return self._have_bytes, self._digest.hexdigest()
+
+    def _append(self, block: bytes) -> None:
+        self._file.write(block)
+        self._digest.update(block)
+        self._have_bytes += len(block)
+
+    def _join(self) -> None:
+        """Append the parts that the file has reached."""
+        self._parts.sort(key=lambda part: part[0].begin)
+        while self._parts and self._parts[0][0].begin <= self._have_bytes:
+            span, path = self._parts.pop(0)
+            with suppress(FileNotFoundError):
+                with path.open("rb") as part:
+                    part.seek(self._have_bytes - span.begin)
+                    while self._have_bytes < min(span.end, self._size_bytes) and (
+                        block := part.read(CHUNK_BYTES)
+                    ):
+                        self._append(block)
+                path.unlink()
+
+
+def _check_space(folder: Path, artifact: Artifact, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
             f"{printable(artifact.path)} does not fit on this laptop's disk",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.config import format_remotes, load_remotes, parse_remotes
 from orchestrator.errors import ConfigError, UsageError
+from orchestrator.filelock import alone
 from orchestrator.spec import Remote
 from remote.atomic import replace_file
 
@@ -64,24 +64,12 @@ def _write(path: Path, remotes: tuple[Remote, ...]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with the file until the end, whatever other commands run; a crash lets go.
-
-    The lock is a file of its own that stays, because `path` is replaced while it is held.
-    """
+    """Alone with the file until the end, whatever other commands run."""
     lock = path.with_name(f"{path.name}.lock")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UsageError(f"cannot write {lock}") from error
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            path.parent.stat()  # Made by whoever names the file, for its owner's eyes.
+            stack.enter_context(alone(lock))
+        except OSError as error:
+            raise UsageError(f"cannot write {lock}") from error
         yield
-    finally:
-        os.close(descriptor)

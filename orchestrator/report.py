@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
-
-from rich import box
-from rich.console import RenderableType
-from rich.style import StyleType
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import (
     Cost,
@@ -23,51 +17,28 @@ from orchestrator.cost import (
     story,
     sum_costs,
 )
-from orchestrator.desk import StatusRow
-from orchestrator.doctor import Check, Mark
-from orchestrator.ledger import Ledger
 from orchestrator.mirror import LOST, UNKNOWN, Mirror, age, why_lost
 from orchestrator.printable import printable
-from orchestrator.roundtrip import Result
 from orchestrator.size import format_size
-from orchestrator.spec import Remote
-from orchestrator.standing import Standing
+from orchestrator.table import Cell, Table
 from orchestrator.verdict import Outcome, Verdict
 from remote import record
-from remote.protocol import Heap
+
+if TYPE_CHECKING:
+    from orchestrator.desk import StatusRow
+    from orchestrator.doctor import Check
+    from orchestrator.ledger import Ledger
+    from orchestrator.roundtrip import Result
+    from orchestrator.spec import Remote
+    from orchestrator.standing import Standing
+    from remote.protocol import Heap
 
 Json = dict[str, Any]
 
 
-class _SafeTable(Table):
-    """A table whose text cannot steer the terminal, wherever it came from."""
-
-    def add_row(
-        self,
-        *cells: RenderableType | None,
-        style: StyleType | None = None,
-        end_section: bool = False,
-    ) -> None:
-        safe = (printable(cell) if isinstance(cell, str) else cell for cell in cells)
-        super().add_row(*safe, style=style, end_section=end_section)
-
-
-def table(*columns: str) -> Table:
-    """An empty table; columns that begin with `>` are right-aligned, those with `~` may wrap."""
-    made = _SafeTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(
-            column.lstrip(">~"),
-            justify="right" if column[:1] == ">" else "left",
-            no_wrap=column[:1] != "~",
-            overflow="fold",
-        )
-    return made
-
-
 def points_table(standings: Iterable[Standing], runs: Iterable[PricedRun]) -> Table:
     """Each category's standing model, and what these runs took."""
-    made = table("category", ">points", "~metric", "next point needs", ">time", ">cost", "model")
+    made = Table("category", ">points", "~metric", "next point needs", ">time", ">cost", "model")
     runs = tuple(runs)
     for standing in standings:
         mine = [run for run in runs if run.category == standing.category]
@@ -146,7 +117,7 @@ def verdict_json(verdict: Verdict) -> Json:
 
 def runs_table(rows: Iterable[StatusRow]) -> Table:
     """Runs with their remote, a note on how fresh this is, and their cost."""
-    made = table("run", "state", "remote", "seen", ">time", ">cost", "~note")
+    made = Table("run", "state", "remote", "seen", ">time", ">cost", "~note")
     for row in rows:
         seen = row.mirror.seen
         made.add_row(
@@ -214,7 +185,7 @@ def cost_json(cost: Cost | None) -> Json | None:
 
 
 def cost_table(by: str, rows: Iterable[CostRow]) -> Table:
-    made = table(by, ">runs", ">time", ">cost")
+    made = Table(by, ">runs", ">time", ">cost")
     for row in rows:
         made.add_row(
             row.key or f"(no {by})",
@@ -237,7 +208,7 @@ def cost_row_json(row: CostRow) -> Json:
 
 
 def ready_table(standings: Iterable[Standing]) -> Table:
-    made = table("category", "ready", ">points", "~metric", "model", ">size", "graded with")
+    made = Table("category", "ready", ">points", "~metric", "model", ">size", "graded with")
     for standing in standings:
         verdict = standing.verdict
         size = verdict.size_bytes if verdict else None
@@ -254,11 +225,11 @@ def ready_table(standings: Iterable[Standing]) -> Table:
 
 
 def checks_table(checks: Iterable[Check]) -> Table:
-    made = table("check", "", "~found", "~fix")
-    styles = {Mark.OK: "green", Mark.WARN: "yellow", Mark.FAIL: "bold red"}
+    made = Table("check", "", "~found", "~fix")
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for check in checks:
-        mark = Text(check.mark.value, style=styles[check.mark])
-        made.add_row(check.name, mark, check.found, check.fix)
+        mark = check.mark.value
+        made.add_row(check.name, Cell(mark, styles[mark]), check.found, check.fix)
     return made
 
 
@@ -273,7 +244,7 @@ def check_json(check: Check) -> Json:
 
 def heaps_table(heaps: Iterable[Heap], *, dropped: bool) -> Table:
     gone = "dropped" if dropped else "may go"
-    made = table("in the store", ">count", ">size", f">{gone}", f">{gone}, size")
+    made = Table("in the store", ">count", ">size", f">{gone}", f">{gone}, size")
     for heap in heaps:
         made.add_row(
             heap.kind,
@@ -290,14 +261,14 @@ def heap_json(heap: Heap) -> Json:
 
 
 def files_table(files: Iterable[tuple[str, int]]) -> Table:
-    made = table(">size", "path")
+    made = Table(">size", "path")
     for path, size_bytes in files:
         made.add_row(format_size(size_bytes), path)
     return made
 
 
 def remotes_table(remotes: Iterable[Remote]) -> Table:
-    made = table("remote", "reached at", ">per hour", "gpus", "~python")
+    made = Table("remote", "reached at", ">per hour", "gpus", "~python")
     for remote in remotes:
         price = remote.price
         made.add_row(
@@ -341,6 +312,8 @@ def result_blocks(result: Result, ledger: Ledger) -> Iterator[Table | str]:
 
 def result_json(result: Result) -> Json:
     """The same for programs."""
+    from orchestrator.desk import StatusRow
+
     runs = {run.usage.run_id: run for run in result.runs}
     rows = []
     for mirror in result.mirrors:

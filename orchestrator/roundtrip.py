@@ -1,16 +1,20 @@
 """The main job, step by step: from the laptop's folder to graded models and their cost.
 
 Read `train` aloud and you know what the program does. Each step can be cut at any point; the same
-command again goes on from what is there.
+command again goes on from what is there. What grades is imported once the VM is at work.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.ahead import Ahead, LastSent, look_ahead
 from orchestrator.cost import PricedRun
 from orchestrator.errors import (
     AgentBroken,
@@ -22,24 +26,26 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.events import run_events
-from orchestrator.follow import Follower, OnEnd, reconnect
+from orchestrator.filelock import alone
+from orchestrator.follow import Follower, OnEnd, look, reconnect
 from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
-from orchestrator.link import Link
-from orchestrator.mirror import LOST, Mirror, Mirrors, why_lost
+from orchestrator.link import Call, Link
+from orchestrator.mirror import LOST, Mirror, Mirrors, readable, why_lost
 from orchestrator.money import priced_runs
 from orchestrator.plan import Overrides, make_request, make_run_id, same_work
 from orchestrator.pull import accept, pull
-from orchestrator.shelf import alone
 from orchestrator.size import format_size
 from orchestrator.snapshot import Snapshot, take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
-from orchestrator.standing import Exam, Standing
 from orchestrator.sync import submit
 from orchestrator.tell import Silence, Teller
 from orchestrator.verdict import Verdict
 from remote.protocol import RunReport
-from remote.record import Malformed
 from remote.runfolder import Artifact, RunRequest, RunState, State
+
+if TYPE_CHECKING:
+    from orchestrator.examiner import Examiner
+    from orchestrator.standing import Exam, Standing
 
 _SUBMIT_RETRY_LIMIT_S = 20.0
 
@@ -81,18 +87,21 @@ class Result:
     made: Mapping[str, Verdict] = field(default_factory=dict)
 
 
-class RoundTrip:
-    """Everything the steps have in common.
+class Connect(Protocol):
+    """Gives a link to a remote; called again when a line is lost."""
 
-    Args:
-        connect: gives a link to a remote; called again when a line is lost.
-    """
+    def __call__(self, remote: Remote, ahead: Iterable[Call] = ()) -> Link:
+        """`ahead`: calls sent along, as `Link` has them."""
+
+
+class RoundTrip:
+    """Everything the steps have in common."""
 
     def __init__(
         self,
         workspace: Workspace,
         ledger: Ledger,
-        connect: Callable[[Remote], Link],
+        connect: Connect,
         tell: Teller,
     ) -> None:
         self.workspace = workspace
@@ -100,9 +109,16 @@ class RoundTrip:
         self.connect = connect
         self.tell = tell
         self.mirrors = Mirrors(workspace.state)
-        self.exam = Exam(workspace, ledger)
         self._trouble: TrainshedError | None = None
+        self._examiner: Examiner | None = None
+        self._graded: list[Verdict] = []
         self._resumed: set[str] = set()
+
+    @cached_property
+    def exam(self) -> Exam:
+        from orchestrator.standing import Exam
+
+        return Exam(self.workspace, self.ledger)
 
     def train(self, order: Order) -> Result:
         """Sync, queue, follow, pull, grade, promote.
@@ -111,11 +127,13 @@ class RoundTrip:
             TrainshedError: each step's own; runs that were started go on whatever happens here.
         """
         snapshot = take_snapshot(order.workspace, order.jobs, self.tell)
-        for secret in snapshot.secrets:
-            self.tell.warn(f"not sent, it looks like a secret: {secret}")
         mirrors = self.plan_runs(order, snapshot)
 
-        link = self.connect(order.remote)
+        last = LastSent(order.workspace.state / "sent" / order.remote.name)
+        ahead = Ahead()
+        if all(mirror.seen is None for mirror in mirrors):
+            ahead = look_ahead(snapshot, tuple(mirror.request for mirror in mirrors), last)
+        link = self.connect(order.remote, ahead.calls)
         try:
             self.tell.step(f"connected to {order.remote.name}: {link.hello.system}")
             if known := [mirror for mirror in mirrors if mirror.seen is not None]:
@@ -125,7 +143,8 @@ class RoundTrip:
                 mirrors = self.plan_runs(order, snapshot)
             open_ones = tuple(mirror for mirror in mirrors if not mirror.ended)
             if open_ones:
-                link = self.submit(order.remote, link, snapshot, open_ones)
+                link = self.submit(order.remote, link, snapshot, open_ones, ahead.told)
+                last.keep(snapshot.code)
             if order.detach:
                 return Result(mirrors)
             link = self.follow(order.remote, link, open_ones)
@@ -135,16 +154,25 @@ class RoundTrip:
         return self.settle(order.jobs, mirrors, best=order.best)
 
     def submit(
-        self, remote: Remote, link: Link, snapshot: Snapshot, mirrors: tuple[Mirror, ...]
+        self,
+        remote: Remote,
+        link: Link,
+        snapshot: Snapshot,
+        mirrors: tuple[Mirror, ...],
+        sent: str = "",
     ) -> Link:
         """Send what the VM lacks and start the runs; the link returned is the one that works.
+
+        Args:
+            sent: what to tell if the VM lacks nothing.
 
         Raises:
             ConnectionLost: there was no way back to the VM for a while.
         """
         while True:
             try:
-                submit(link, snapshot, tuple(mirror.request for mirror in mirrors), self.tell)
+                requests = tuple(mirror.request for mirror in mirrors)
+                submit(link, snapshot, requests, self.tell, sent)
             except ConnectionLost as lost:
                 link.close()
                 # Nothing may have been started yet, so somebody should soon know.
@@ -172,7 +200,7 @@ class RoundTrip:
         """
         # Two commands at once would each make one.
         with alone(order.workspace.state / "planning"):
-            known = self.runs()
+            known = readable(self.mirrors.unsettled(), self.tell)
             return tuple(self._plan_run(job, order, snapshot, known) for job in order.jobs)
 
     def _plan_run(
@@ -182,7 +210,7 @@ class RoundTrip:
         mirror = self._unfinished(request, order.remote, known)
         if mirror is None:
             run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
-            mirror = self.mirrors.make(replace(request, run_id=run_id))
+            mirror = self.mirrors.make(request._replace(run_id=run_id))
         elif mirror.run_id not in self._resumed:
             self._resumed.add(mirror.run_id)
             self.tell.step(f"going on with {mirror.run_id}")
@@ -192,11 +220,12 @@ class RoundTrip:
     def follow(
         self, remote: Remote, link: Link, mirrors: Sequence[Mirror], *, replay: bool = True
     ) -> Link:
-        """Until all have ended; each one's outputs are pulled as soon as it has.
+        """Until all have ended; each one's outputs are pulled as soon as it has, and graded.
 
         Args:
             replay: whether the logs are told from their beginning, when another command has
-                followed these runs before.
+                followed these runs before. Without, as at the end of a run that is not wanted any
+                more, nothing is graded either.
 
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
@@ -205,9 +234,43 @@ class RoundTrip:
         if replay:
             follower.replay()
         try:
-            return follower.follow(link)
+            with self._examining(mirrors) if replay else nullcontext():
+                return follower.follow(link)
         except KeyboardInterrupt:
             raise _detached(mirrors, remote) from None
+
+    @contextmanager
+    def _examining(self, mirrors: Sequence[Mirror]) -> Iterator[None]:
+        """Grade what comes home in the block, in a process that is ready by then.
+
+        Raises:
+            Interrupted: the user did not wait for the last of it.
+        """
+        from orchestrator.examiner import Examiner
+        from orchestrator.grade import can_grade
+
+        names = {mirror.request.job for mirror in mirrors}
+        jobs = [job for job in self.workspace.jobs if job.name in names]
+        if not any(map(self.exam.grader_path, jobs)) or not can_grade():
+            yield
+            return
+        with Examiner(self.workspace, self.ledger.path, self.tell) as self._examiner:
+            try:
+                for job in jobs:
+                    self._examine(job)
+                yield
+                try:
+                    self._examiner.finish()
+                except KeyboardInterrupt:
+                    raise _left_ungraded() from None
+            finally:
+                self._graded += self._examiner.verdicts
+                self._examiner = None
+
+    def _examine(self, job: Job) -> None:
+        if self._examiner is not None:
+            for sha256 in self.exam.ungraded(job):
+                self._examiner.examine(job, sha256)
 
     def catch_up(self, link: Link, mirrors: Sequence[Mirror]) -> None:
         """Take home what has ended by now, without waiting for the rest."""
@@ -243,17 +306,24 @@ class RoundTrip:
         if not sound and state is not None and state.state is State.SUCCEEDED:
             wanted = ", ".join(request.outputs)
             self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
+        for job in self.workspace.jobs:
+            if job.name == request.job:
+                self._examine(job)
 
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
         """Grade what has no verdict yet, then put the right model into each folder."""
         jobs = tuple(jobs)
         try:
-            wanted = [(job, sha256) for job in jobs for sha256 in self.exam.ungraded(job)]
-            verdicts = self.exam.grade(wanted, self.tell)
+            tried = {(verdict.category, verdict.sha256) for verdict in self._graded}
+            wanted = [
+                (job, sha256)
+                for job in jobs
+                for sha256 in self.exam.ungraded(job)
+                if (job.name, sha256) not in tried
+            ]
+            verdicts = [*self._graded, *self.exam.grade(wanted, self.tell)]
         except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted before all was graded; what was pulled is here", fix="train pull"
-            ) from None
+            raise _left_ungraded() from None
         for job in jobs:
             mine = [m for m in mirrors if m.request.job == job.name]
             try:
@@ -265,7 +335,7 @@ class RoundTrip:
             if mirror.ended and (self._trouble is not None or self.is_home(mirror)):
                 mirror.settle()
         ids = {mirror.run_id for mirror in mirrors}
-        runs = tuple(r for r in priced_runs(self.ledger) if r.usage.run_id in ids)
+        runs = priced_runs(self.ledger, ids)
         standings = tuple(self.exam.standing(job) for job in jobs if job.model is not None)
         made = {
             mirror.run_id: verdict
@@ -285,15 +355,7 @@ class RoundTrip:
 
     def runs(self) -> tuple[Mirror, ...]:
         """Every run whose request can be read; the others are told."""
-        readable = []
-        for mirror in self.mirrors.all():
-            try:
-                mirror.request  # noqa: B018
-            except (Malformed, OSError) as error:
-                self.tell.warn(f"{mirror.folder / 'request.json'} cannot be read: {error}")
-            else:
-                readable.append(mirror)
-        return tuple(readable)
+        return readable(self.mirrors.all(), self.tell)
 
     def is_home(self, mirror: Mirror) -> bool:
         """Whether it has ended, and all it made is on the shelf."""
@@ -399,11 +461,8 @@ class RoundTrip:
         )
 
     def _look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller, on_end: OnEnd) -> None:
-        def lost() -> Link:
-            raise ConnectionLost(f"the connection to {link.name} ended")
-
         try:
-            Follower(lost, mirrors, tell, on_end).catch_up(link)
+            look(link, mirrors, tell, on_end)
         finally:
             for mirror in mirrors:
                 self.record_events(mirror)
@@ -417,6 +476,12 @@ def _detached(mirrors: Sequence[Mirror], remote: Remote) -> Interrupted:
     return Interrupted(
         f"detached; on {remote.name} goes on: {', '.join(names)}",
         fix=f"train status\ntrain attach {names[0]}\ntrain cancel {names[0]}",
+    )
+
+
+def _left_ungraded() -> Interrupted:
+    return Interrupted(
+        "interrupted before all was graded; what was pulled is here", fix="train pull"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import stat
 import time
@@ -32,15 +31,6 @@ class Scan:
     entries: Tree
     left_out_secrets: tuple[str, ...]
     left_out: int
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.entries.values())
-
-    def biggest(self, count: int) -> tuple[tuple[str, int], ...]:
-        """The paths and sizes in bytes of the biggest files, the biggest first."""
-        sizes = ((entry.size_bytes, path) for path, entry in self.entries.items())
-        return tuple((path, size) for size, path in heapq.nlargest(count, sizes))
 
 
 def scan(
@@ -101,7 +91,7 @@ class _Walk:
         for entry, path, verdict in self._walk():
             self._take(entry, path, verdict)
         if self._cache is not None:
-            self._cache.save(self._is_gone)
+            self._cache.save(self._seen, self._is_mine)
         if self._refused:
             count = len(self._refused)
             raise UsageError(
@@ -202,15 +192,17 @@ class _Walk:
         status = entry.stat(follow_symlinks=False)
         known = self._cache.get(path, status) if self._cache else None
         if known is None:
-            status, known = read_known(f"{self._top}/{path}", path, self._progress)
+            status, read = read_known(f"{self._top}/{path}", path, self._progress)
             if self._cache is not None:
-                self._cache.put(path, status, known, self._started_ns)
+                self._cache.put(path, status, read, self._started_ns)
+            known = read.sha256, read.holds_key
+        sha256, holds_key = known
         self._seen.add(path)
-        if known.holds_key and verdict is not Verdict.NAMED:
+        if holds_key and verdict is not Verdict.NAMED:
             self._leave_out(path, Verdict.SECRET)
             return
         executable = os.name != "nt" and bool(status.st_mode & stat.S_IXUSR)
-        self._entries[inside] = Entry(FILE, status.st_size, known.sha256, executable)
+        self._entries[inside] = Entry(FILE, status.st_size, sha256, executable)
 
     def _leave_out(self, path: str, verdict: Verdict) -> None:
         self._left_out += verdict is not Verdict.NEVER
@@ -220,11 +212,10 @@ class _Walk:
     def _refuse(self, path: str, why: str) -> None:
         self._refused.append(f"{path if path.isprintable() else ascii(path)}: {why}")
 
-    def _is_gone(self, path: str) -> bool:
-        """Whether a cached path is one that this scan would have met, and did not."""
+    def _is_mine(self, path: str) -> bool:
+        """Whether a cached path is one that this scan would have met."""
         mine = not self._below or path.startswith(f"{self._below}/")
-        elsewhere = any(path.startswith(f"{folder}/") for folder in self._without)
-        return mine and not elsewhere and path not in self._seen
+        return mine and not any(path.startswith(f"{folder}/") for folder in self._without)
 
 
 def _why(error: OSError) -> str:

@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import ModelDamaged
@@ -74,33 +70,6 @@ class Shelf:
             sync_folder(target.parent)
         finally:
             copy.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other command is at the same place; a crash lets go.
-
-    Args:
-        lock: a file for nothing else; it stays.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("ab") as file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            while True:
-                try:
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-                except OSError as error:
-                    if error.errno != errno.EDEADLK:
-                        raise
-                    # It gives up after ten tries, a second apart; the other is still at work.
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def file_sha256(path: Path) -> str | None:

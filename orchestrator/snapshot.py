@@ -12,7 +12,8 @@ from orchestrator.ignore import Ignore
 from orchestrator.scan import Scan, scan
 from orchestrator.spec import Job, Workspace
 from orchestrator.tell import Teller
-from remote.protocol import CHUNK_BYTES
+from remote.parts import gaps
+from remote.protocol import CHUNK_BYTES, Lacking
 from remote.tree import Tree, tree_digest
 
 
@@ -29,14 +30,6 @@ class LocalTree:
     digest: str
     tree: Tree
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.tree.values())
-
-    def where(self, sha256: str) -> Path:
-        """A file with this content."""
-        return next(self.folder / p for p, entry in self.tree.items() if entry.sha256 == sha256)
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -44,24 +37,14 @@ class Snapshot:
 
     Attributes:
         data: by path of the data folder.
-        secrets: paths left out because they look like secrets.
     """
 
     code: LocalTree
     data: dict[str, LocalTree]
-    secrets: tuple[str, ...]
 
     @property
     def trees(self) -> tuple[LocalTree, ...]:
         return (self.code, *self.data.values())
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(tree.size_bytes for tree in self.trees)
-
-    @property
-    def files(self) -> int:
-        return sum(len(tree.tree) for tree in self.trees)
 
     def biggest(self) -> Iterator[tuple[str, int]]:
         """Every path with its size in bytes, biggest first."""
@@ -77,7 +60,7 @@ def take_snapshot(workspace: Workspace, jobs: Iterable[Job], tell: Teller) -> Sn
     """Freeze the workspace as the given jobs need it.
 
     Outputs are not part of it: they come from the VM. Neither is held-out data, whatever the
-    ignore files say.
+    ignore files say. What looks like a secret is left out, and told.
 
     Raises:
         UsageError: a file cannot be read, a link leaves the tree, a data folder is not there.
@@ -87,7 +70,7 @@ def take_snapshot(workspace: Workspace, jobs: Iterable[Job], tell: Teller) -> Sn
     everyones_data = sorted({path for job in workspace.jobs for path in job.data})
     wanted_data = sorted({path for job in jobs for path in job.data})
     ignore = Ignore(workspace.root, outputs)
-    cache = workspace.state / "stat-cache.json"
+    cache = workspace.state / "stat-cache"
     workspace.state.mkdir(exist_ok=True)
     read = 0
 
@@ -115,32 +98,53 @@ def take_snapshot(workspace: Workspace, jobs: Iterable[Job], tell: Teller) -> Sn
 
     code = freeze("")
     data = {path: freeze(path) for path in wanted_data}
-    return Snapshot(code, data, tuple(sorted(secrets)))
+    for secret in sorted(secrets):
+        tell.warn(f"left out, it looks like a secret: {secret}")
+    return Snapshot(code, data)
 
 
-def read_contents(tree: LocalTree, wanted: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
-    """The bytes of each `(sha256, size_bytes, offset)`, in order, in chunks.
+def read_contents(tree: LocalTree, wanted: Iterable[Lacking]) -> Iterator[bytes]:
+    """The bytes of each that have not come, in order, in chunks.
 
     Raises:
         UsageError: a file was changed or removed since the snapshot was taken; nothing is lost.
     """
     paths = {entry.sha256: tree.folder / path for path, entry in tree.tree.items()}
-    for sha256, size_bytes, offset in wanted:
-        path = paths[sha256]
+    for one in wanted:
+        path = paths[one.sha256]
         digest, read = hashlib.sha256(), 0
         try:
             with path.open("rb") as file:
-                while read < size_bytes and (
-                    block := file.read(min(size_bytes - read, CHUNK_BYTES))
+                while read < one.size_bytes and (
+                    block := file.read(min(one.size_bytes - read, CHUNK_BYTES))
                 ):
                     digest.update(block)
-                    read += len(block)
-                    if read > offset:
-                        yield block[offset - read :]
+                    here, read = read, read + len(block)
+                    for span in gaps(one.parts, max(here, one.have_bytes), read):
+                        yield block[span.begin - here : span.end - here]
         except OSError as error:
             raise _changed(path) from error
-        if digest.hexdigest() != sha256:
+        if digest.hexdigest() != one.sha256:
             raise _changed(path)
+
+
+def read_span(path: Path, begin: int, end: int) -> Iterator[bytes]:
+    """Those bytes of a file, in chunks.
+
+    Raises:
+        UsageError: it has become shorter since the snapshot was taken, or was removed.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(begin)
+            while begin < end:
+                block = file.read(min(end - begin, CHUNK_BYTES))
+                if not block:
+                    raise _changed(path)
+                yield block
+                begin += len(block)
+    except OSError as error:
+        raise _changed(path) from error
 
 
 def _changed(path: Path) -> UsageError:

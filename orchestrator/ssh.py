@@ -17,23 +17,24 @@ import logging
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import paramiko
-
 from orchestrator.channel import Channel, lost
+from orchestrator.dialing import TIMEOUT_S, Dialing
 from orchestrator.errors import ConnectError, ConnectionLost, LoginRefused
 from orchestrator.flight import FlyingTransport, Grounded, fly, start
 from orchestrator.hostkeys import Asker, HostKey, KnownKey, admit, known_keys
 from orchestrator.keyoffers import KEY_LIMIT_BYTES, Locked, Offers, Unusable
-from orchestrator.line import Line, dial, through_command, why_unreachable
+from orchestrator.lean import without
+from orchestrator.line import Line, open_socket, through_command, why_unreachable
 from orchestrator.sshconfig import (
     Destination,
     Hop,
@@ -45,6 +46,9 @@ from orchestrator.sshconfig import (
 )
 from orchestrator.way import FILE_NAME, PLAIN, Memory, Way, reach
 
+with without("invoke"):
+    import paramiko
+
 __all__ = ["Asker", "Channel", "Connection", "Destination", "connect", "host_key"]
 
 # Three times the agent's heartbeat. A laptop that slept leaves a line that is dead but never says
@@ -53,6 +57,9 @@ SILENCE_LIMIT_S = 15.0
 
 # A server may ask others (LDAP) whether to let us in.
 LOGIN_LIMIT_S = 30.0
+
+# A line that breaks so soon after the key exchange was broken by the server.
+_YOUNG_S = 2.0
 
 # Shorter than the shortest idle limit of a NAT or firewall on the way.
 KEEPALIVE_S = 5
@@ -105,15 +112,20 @@ class Connection:
     Attributes:
         where: the remote's name, and the server's user, host and port.
         host_key: the server's, admitted.
+        round_trip_s: what reaching the server took, which is hardly more; 0 if not known.
+        another: opens a further connection to the same server, asking no questions.
     """
 
     host_key: HostKey
+    round_trip_s = 0.0
+    another: Callable[[], Connection]
 
     def __init__(self, where: str, memory: Memory) -> None:
         self.where = where
         self._memory = memory
         # The key that was let in, and the key exchange to begin early the next time.
         self._identity = self._kex = ""
+        self._agreed_at = 0.0
         self._flight: _Flight | None = None
         self._first = threading.Lock()
         self._lines: list[Line] = []
@@ -159,7 +171,7 @@ class Connection:
             return None
         hop, way = flight.hop, flight.way
         # A line that breaks may be a server's way to refuse a flight. The next is a shorter one.
-        shorter = replace(way, ahead=max(way.ahead - 1, PLAIN))
+        shorter = way._replace(ahead=max(way.ahead - 1, PLAIN))
         with closing(paramiko.Agent()) as agent:
             key = _remembered(hop, agent, way.identity)
             if key is None:
@@ -173,11 +185,13 @@ class Connection:
             except Grounded:
                 self._memory.keep(shorter)
             except ConnectionLost:
-                self._memory.keep(shorter)
+                # One that waited for its command may just have died of old age.
+                if time.monotonic() - self._agreed_at < _YOUNG_S:
+                    self._memory.keep(shorter)
                 raise
             else:
                 self._let_in(way.identity)
-                self._memory.keep(replace(way, kex=self._kex))
+                self._memory.keep(way._replace(kex=self._kex))
                 return started
         self.close()
         plain = flight.again()
@@ -258,9 +272,13 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _reach(self, hop: Hop, where: str, timeout_s: float) -> None:
+    def _reach(
+        self, hop: Hop, where: str, timeout_s: float, dialing: Dialing | None = None
+    ) -> None:
         """Get bytes to and from the next server: from here, or from the last one reached."""
+        started = time.monotonic()
         try:
+            early = dialing.take() if dialing is not None else None
             if self._transports:
                 channel = self._transports[-1].open_channel(
                     "direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=timeout_s
@@ -269,7 +287,7 @@ class Connection:
             elif hop.proxy_command is not None:
                 line = through_command(hop.proxy_command, limit_s=SILENCE_LIMIT_S)
             else:
-                line = dial(hop.host, hop.port, timeout_s=timeout_s, limit_s=SILENCE_LIMIT_S)
+                line = Line(early or open_socket(hop.host, hop.port, timeout_s), SILENCE_LIMIT_S)
         except _FAILED as error:
             if isinstance(error, paramiko.ChannelException):
                 why, fix = (
@@ -280,6 +298,7 @@ class Connection:
                 why, fix = why_unreachable(error, hop.host, hop.port, timeout_s)
             raise ConnectError(f"cannot reach {where}: {why}", fix=fix) from error
         self._lines.append(line)
+        self.round_trip_s = dialing.took_s if dialing and early else time.monotonic() - started
 
     def _shake_hands(
         self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, early: str = ""
@@ -312,6 +331,7 @@ class Connection:
             ) from error
         self.host_key = HostKey(key.get_name(), key.asbytes())
         self._identity, self._kex = "", transport.agreed
+        self._agreed_at = time.monotonic()
 
     def _shake_hands_as_before(
         self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, way: Way | None
@@ -392,7 +412,8 @@ def connect(
     asker: Asker | None,
     known_hosts: Path,
     accept: str | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
+    dialing: Dialing | None = None,
 ) -> Connection:
     """Reach a server whose host key is admitted, through jump hosts where ssh_config names them.
 
@@ -404,13 +425,14 @@ def connect(
         known_hosts: our own file; read beside the user's and the system's, and the one written.
         accept: a host key's fingerprint the user has checked beforehand.
         timeout_s: for each step on the way.
+        dialing: to the same destination, and waited for.
 
     Raises:
         UsageError: host or user could be taken for an option of ssh.
         ConnectError: not reached, or a key file is at fault.
         HostKeyUnknown, HostKeyChanged, LoginRefused: reached, but no further.
     """
-    return _open(destination, asker, known_hosts, accept, timeout_s, log_in=True)
+    return _open(destination, asker, known_hosts, accept, timeout_s, log_in=True, dialing=dialing)
 
 
 def host_key(
@@ -419,7 +441,7 @@ def host_key(
     asker: Asker | None,
     known_hosts: Path,
     accept: str | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
 ) -> tuple[str, str]:
     """Type and fingerprint of the host key, admitted as by `connect`, without logging in there.
 
@@ -439,17 +461,20 @@ def _open(
     *,
     log_in: bool,
     may_fly: bool = True,
+    dialing: Dialing | None = None,
 ) -> Connection:
-    hops = route(destination, ask_ssh if has_ssh() else _parse_config)
+    hops = dialing.hops if dialing is not None else ()
+    hops = hops or route(destination, ask_ssh if has_ssh() else _parse_config)
     memory = Memory(own.with_name(FILE_NAME), " > ".join(str(hop) for hop in hops))
     way = memory.recall()
     connection = Connection(f"{destination.name} ({hops[-1]})", memory)
+    connection.another = partial(connect, destination, asker=None, known_hosts=own)
     try:
         for number, hop in enumerate(hops, 1):
             last = number == len(hops)
             where = connection.where if last else f"{destination.name}'s jump host ({hop})"
             known = known_keys(hop.known_as, (own, *hop.known_hosts))
-            connection._reach(hop, where, timeout_s)
+            connection._reach(hop, where, timeout_s, dialing if number == 1 else None)
             if last:
                 connection._shake_hands_as_before(hop, where, known, timeout_s, way)
             else:

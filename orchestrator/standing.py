@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
+import hashlib
+import json
 import math
+import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import UsageError
-from orchestrator.grade import Candidate, Progress, grade
+from orchestrator.filelock import alone
+from orchestrator.grade import Candidate, Grading, Progress, framework, grade
 from orchestrator.ledger import Ledger, Promotion, VerdictFact
-from orchestrator.shelf import Shelf, alone, file_sha256
+from orchestrator.shelf import Shelf, file_sha256
 from orchestrator.spec import Job, Workspace
 from orchestrator.tell import Teller
 from orchestrator.verdict import Outcome, Verdict
@@ -79,8 +83,7 @@ class Exam:
                 fix="name it in train.yaml: outputs: [FOLDER/mymodel.h5]",
             )
         sha256 = file_sha256(path)
-        fact = self._last_verdict(job, sha256)
-        verdict = _as_verdict(fact) if fact else None
+        verdict = self.verdict_on(job, sha256) if sha256 else None
         maker = self._maker(job, sha256) if sha256 else None
         return Standing(job.name, path, sha256, verdict, maker, self.grader_path(job) is not None)
 
@@ -112,29 +115,48 @@ class Exam:
         wanted = dict.fromkeys([*pulled, *([standing] if standing else [])])
         return [sha256 for sha256 in wanted if sha256 not in known and self.shelf.find(sha256)]
 
-    def grade(self, wanted: Sequence[tuple[Job, str]], tell: Teller) -> list[Verdict]:
+    def grade(
+        self,
+        wanted: Sequence[tuple[Job, str]],
+        tell: Teller,
+        grading: Grading | None = None,
+        *,
+        again: bool = False,
+    ) -> list[Verdict]:
         """Grade models of the shelf, all in one process; each verdict is recorded at once.
+
+        A model that has its points already is not opened: the ledger answers, as long as the
+        grader, what is beside it and the framework are those of then.
+
+        Args:
+            grading: the process, if there is one already.
+            again: whether the ledger's answer will not do.
 
         Raises:
             UsageError: TensorFlow is not installed.
         """
-        candidates, jobs = [], []
+        # From before anything is read: what changes meanwhile is not what the verdict was made of.
+        marks = {job.name: self._marks(job) for job, _ in wanted}
+        verdicts: dict[tuple[str, str], Verdict] = {}
+        candidates: list[tuple[Job, str, Candidate]] = []
         for job, sha256 in wanted:
             model, grader = self.shelf.find(sha256), self.grader_path(job)
-            if model is not None and grader is not None:
-                candidates.append(Candidate(job.name, model, grader))
-                jobs.append(job)
-        if not candidates:
-            return []
+            known = None if again else self._recorded(job, sha256, marks[job.name])
+            if known is not None:
+                verdicts[job.name, sha256] = known
+                tell.step(f"{job.name} is unchanged since it was graded; to do it again: --again")
+            elif model is not None and grader is not None:
+                candidates.append((job, sha256, Candidate(job.name, model, grader)))
+        if candidates:
 
-        def progress(progress: Progress) -> None:
-            tell.doing(f"{progress.doing} {progress.category}".strip())
+            def progress(progress: Progress) -> None:
+                tell.doing(f"{progress.doing} {progress.category}".strip())
 
-        verdicts = []
-        for job, verdict in zip(jobs, grade(candidates, tell=progress), strict=True):
-            self._record(job, verdict)
-            verdicts.append(verdict)
-        return verdicts
+            graded = grade([c for _, _, c in candidates], tell=progress, grading=grading)
+            for (job, sha256, _), verdict in zip(candidates, graded, strict=True):
+                self._record(job, verdict, marks[job.name])
+                verdicts[job.name, sha256] = verdict
+        return [verdicts[job.name, sha] for job, sha in wanted if (job.name, sha) in verdicts]
 
     def promote(self, job: Job, *, latest: str | None = None) -> str | None:
         """Put the best model into the folder, or `latest`; returns its digest if it was moved.
@@ -186,7 +208,39 @@ class Exam:
         found = [fact for fact in self._verdicts(job) if fact.sha256 == sha256]
         return found[-1] if found else None
 
-    def _record(self, job: Job, verdict: Verdict) -> None:
+    def _recorded(self, job: Job, sha256: str, marks: Mapping[str, str]) -> Verdict | None:
+        """The last grade of a model, if grading it now could not give another. What was invalid or
+        broken may have been so for want of memory or time, so it is tried again.
+        """
+        fact = self._last_verdict(job, sha256)
+        if fact is None or fact.outcome != Outcome.GRADED.value:
+            return None
+        same = dict(fact.versions) == {**marks, "framework": framework()}
+        return _as_verdict(fact) if same else None
+
+    def _marks(self, job: Job) -> dict[str, str]:
+        """What a verdict depends on, besides the model and the framework."""
+        return {"beside": self._beside(job), "grader": self._grader_sha256(job)}
+
+    def _beside(self, job: Job) -> str:
+        """A digest of the names, sizes and times of what lies beside and below a grader.
+
+        Nobody knows what of it the grader reads. Held-out data may be large, so it is not read.
+        """
+        grader, model = self.grader_path(job), self.model_path(job)
+        if grader is None:
+            return ""
+        found = []
+        for folder, folders, files in os.walk(grader.parent):
+            folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+            for path in (Path(folder, name) for name in files):
+                with contextlib.suppress(OSError):
+                    if path not in (grader, model):
+                        at = path.stat()
+                        found.append((str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+        return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
+
+    def _record(self, job: Job, verdict: Verdict, marks: Mapping[str, str]) -> None:
         if verdict.sha256 is None:
             return
         self.ledger.add(
@@ -204,10 +258,7 @@ class Exam:
                 higher_is_better=verdict.higher_is_better,
                 reason=verdict.reason,
                 size_bytes=verdict.size_bytes,
-                versions=(
-                    ("framework", verdict.versions),
-                    ("grader", self._grader_sha256(job)),
-                ),
+                versions=tuple(sorted({**marks, "framework": verdict.versions}.items())),
                 graded_at=verdict.graded_at,
             )
         )
@@ -218,33 +269,6 @@ class Exam:
             if any(a.sha256 == sha256 for a in self.ledger.artifacts(run.run_id)):
                 return run.run_id
         return None
-
-
-def find_jobs(workspace: Workspace, names: Iterable[str]) -> tuple[Job, ...]:
-    """The jobs of these names, or all.
-
-    Raises:
-        UsageError: there is none of a name; lists the known ones.
-    """
-    known = {job.name: job for job in workspace.jobs}
-    # An editor gives the folder of the open file, which may be one below the category's.
-    names = tuple(
-        name if name in known else name.removeprefix("./").partition("/")[0] for name in names
-    )
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"no category is named {name!r}",
-                cause=f"train.yaml has: {', '.join(known) or 'no jobs'}",
-                fix=f"did you mean {near[0]}?" if near else "add it under `jobs:` in train.yaml",
-            )
-    if not known:
-        raise UsageError(
-            f"{workspace.root / 'train.yaml'} has no jobs", fix="add one under `jobs:`"
-        )
-    chosen = dict.fromkeys(known[name] for name in names)
-    return tuple(chosen) or workspace.jobs
 
 
 def _as_verdict(fact: VerdictFact) -> Verdict:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-REASON_CHARACTERS = 400
-
 
 class Outcome(Enum):
     GRADED = "graded"
@@ -73,12 +71,3 @@ def points(value: float, thresholds: Sequence[float], higher_is_better: bool) ->
     if higher_is_better:
         return sum(value >= threshold for threshold in thresholds)
     return sum(value <= threshold for threshold in thresholds)
-
-
-def one_line(text: str, characters: int = REASON_CHARACTERS) -> str:
-    """`text` made safe for a terminal: one line, printable, cut in the middle when too long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) <= characters:
-        return line
-    half = (characters - 5) // 2
-    return f"{line[:half]} ... {line[-half:]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from remote import record
 from remote.atomic import replace_file
@@ -28,8 +29,7 @@ def reach(version: str) -> int:
     return WHOLE if version.startswith("SSH-2.0-OpenSSH_") else LOGIN
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """How a server was last logged in to, and how it numbered and bounded the first channel.
 
     Attributes:

@@ -1,26 +1,26 @@
 """The agent: answers the laptop's calls over standard input and output, one after the other.
 
-Nothing of it stays on the machine when the line ends. What must outlive it (a run) is started as
-a supervisor; what must survive a cut (a content, a request) is on the disk before it is answered.
+It ends with the line. What must outlive it (a run) is started as a supervisor; what must survive a
+cut (a content, a request) is on the disk before it is answered. What few laptops ask for is
+imported when they do, since each connection waits for the imports.
 """
 
 from __future__ import annotations
 
 import errno
-import getpass
+import io
 import os
-import platform
+import pwd
 import shutil
 import signal
 import sys
 import time
-import traceback
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, Mapping, NoReturn, Tuple, Type
 
 from remote import clock, protocol, record
-from remote.doctor import examine
+from remote.parts import gaps
 from remote.protocol import (
     CALL,
     DATA,
@@ -34,8 +34,7 @@ from remote.protocol import (
 )
 from remote.runs import Refusal, cancel, list_runs, open_artifact, start_runs, watch
 from remote.store import Store, StoreTrouble
-from remote.tidy import tidy
-from remote.tree import BadTree, Tree, decode_tree, is_digest, tree_digest
+from remote.tree import BadTree, Tree, decode_tree, encode_tree, is_digest, tree_digest
 
 # A laptop that has said nothing for so long is gone, even where the system has not noticed.
 _IDLE_LIMIT_S = 1800
@@ -61,9 +60,16 @@ class Agent:
         self.store = Store(root, self.tick)
         self.offered: Dict[str, Tree] = {}
 
-    def serve(self) -> None:
-        """Answer until the laptop closes the line."""
+    def serve(self, ahead: bytes) -> None:
+        """Answer until the laptop closes the line.
+
+        Args:
+            ahead: calls that came before we were there.
+        """
         self.send(RESULT, record.encode(self.hello()))
+        calls = io.BytesIO(ahead)
+        while (frame := protocol.read_frame(calls.read)) is not None:
+            self.answer(frame)
         while True:
             signal.alarm(_IDLE_LIMIT_S)
             frame = protocol.read_frame(self.source.read)
@@ -84,6 +90,8 @@ class Agent:
         except OSError as error:
             self._refuse_os(error)
         except Exception as bug:  # noqa: BLE001  # told to the laptop, which reports it as a bug
+            import traceback
+
             self.refuse("bug", repr(bug), trace=traceback.format_exc())
         else:
             self.send(RESULT, record.encode(value), body)
@@ -91,9 +99,9 @@ class Agent:
     def hello(self) -> protocol.Hello:
         return protocol.Hello(
             version=protocol.VERSION,
-            python=platform.python_version(),
+            python=".".join(map(str, sys.version_info[:3])),
             executable=sys.executable,
-            system=platform.platform(),
+            system=_system(),
             user=_user(),
             store=str(self.store.root),
             boot_id=clock.boot_id(),
@@ -116,22 +124,24 @@ class Agent:
         self.send(REFUSAL, record.encode(protocol.No(code, message, fix, trace)))
 
     def _parse(self, frame: Frame) -> Tuple[Callable[[_Args, bytes], _Answer], _Args]:
-        operations: Dict[str, Tuple[Type[_Args], Callable[[_Args, bytes], _Answer]]] = {
-            protocol.Submit.OP: (protocol.Submit, self._submit),
-            protocol.Offer.OP: (protocol.Offer, self._offer),
-            protocol.Upload.OP: (protocol.Upload, self._upload),
-            protocol.Watch.OP: (protocol.Watch, self._watch),
-            protocol.ListRuns.OP: (protocol.ListRuns, self._list),
-            protocol.Cancel.OP: (protocol.Cancel, self._cancel),
-            protocol.Fetch.OP: (protocol.Fetch, self._fetch),
-            protocol.Examine.OP: (protocol.Examine, self._examine),
-            protocol.Tidy.OP: (protocol.Tidy, self._tidy),
+        operations: Dict[Type[_Args], Callable[[_Args, bytes], _Answer]] = {
+            protocol.Submit: self._submit,
+            protocol.Offer: self._offer,
+            protocol.Upload: self._upload,
+            protocol.Part: self._part,
+            protocol.Patch: self._patch,
+            protocol.Watch: self._watch,
+            protocol.ListRuns: self._list,
+            protocol.Cancel: self._cancel,
+            protocol.Fetch: self._fetch,
+            protocol.Examine: self._examine,
+            protocol.Tidy: self._tidy,
         }
         name = frame.head.get("op")
-        if frame.kind != CALL or name not in operations:
+        call = next((call for call in operations if protocol.name_of(call) == name), None)
+        if frame.kind != CALL or call is None:
             raise Refusal("unknown-call", f"no such call: {frame.kind} {name!r}")
-        cls, operation = operations[str(name)]
-        return operation, record.decode(cls, frame.head.get("args"))
+        return operations[call], record.decode(call, frame.head.get("args"))
 
     def _submit(self, call: protocol.Submit, body: bytes) -> _Answer:
         return start_runs(self.store, call.requests, self.package), b""
@@ -141,7 +151,11 @@ class Agent:
         if tree_digest(tree) != call.digest:
             raise StoreTrouble("the manifest does not have the digest it was announced with")
         lacking = self.store.lacking(tree)
-        needed_bytes = sum(wanted.size_bytes - wanted.have_bytes for wanted in lacking)
+        needed_bytes = sum(
+            span.end - span.begin
+            for wanted in lacking
+            for span in gaps(wanted.parts, wanted.have_bytes, wanted.size_bytes)
+        )
         free_bytes = shutil.disk_usage(str(self.store.root)).free
         if needed_bytes > free_bytes:
             raise Refusal(
@@ -159,14 +173,37 @@ class Agent:
         try:
             if not is_digest(call.digest) or call.digest not in self.offered:
                 raise StoreTrouble("an upload that was not offered")
-            if not all(is_digest(wanted.sha256) for wanted in call.objects):
-                raise StoreTrouble("an upload of something without a digest")
-            self.store.receive(call.objects, chunks)
+            self.store.receive(_checked(call.objects), chunks)
         finally:
             # What is still on its way belongs to this call, also when it is refused.
             for _ in chunks:
                 self.tick()
         self.store.complete(self.offered.pop(call.digest))
+        return protocol.Done(), b""
+
+    def _patch(self, call: protocol.Patch, body: bytes) -> _Answer:
+        gone = frozenset(call.gone)
+        base = self.store.load_tree(call.base)
+        tree = {path: entry for path, entry in base.items() if path not in gone}
+        tree.update(decode_tree(call.changed.encode("ascii")))
+        if tree_digest(tree) != call.digest:
+            raise StoreTrouble("the changes do not lead to the tree they were announced for")
+        # What fitted into either need not fit together.
+        decode_tree(encode_tree(tree))
+        if call.objects:
+            self.store.receive(_checked(call.objects), [body])
+        self.store.complete(tree)
+        return protocol.Done(), b""
+
+    def _part(self, call: protocol.Part, body: bytes) -> _Answer:
+        chunks = self._stream()
+        try:
+            if not is_digest(call.sha256) or not 0 <= call.span.begin < call.span.end:
+                raise StoreTrouble("a part of something without a digest, or of no bytes")
+            self.store.receive_part(call.sha256, call.span, chunks)
+        finally:
+            for _ in chunks:
+                self.tick()
         return protocol.Done(), b""
 
     def _stream(self) -> Iterator[bytes]:
@@ -196,6 +233,8 @@ class Agent:
         file, size_bytes = open_artifact(self.store, call.run_id, call.path)
         # No more than was recorded: the file may have grown since, and may still be growing.
         left = size_bytes - call.offset
+        if call.size_bytes is not None:
+            left = min(left, call.size_bytes)
         with file:
             file.seek(call.offset)
             while left > 0 and (block := file.read(min(left, protocol.CHUNK_BYTES))):
@@ -204,9 +243,13 @@ class Agent:
         return protocol.Done(), b""
 
     def _examine(self, call: protocol.Examine, body: bytes) -> _Answer:
+        from remote.doctor import examine
+
         return examine(self.store, call), b""
 
     def _tidy(self, call: protocol.Tidy, body: bytes) -> _Answer:
+        from remote.tidy import tidy
+
         return tidy(self.store, call.keep_days, drop=call.drop, keep=call.keep), b""
 
     def _refuse_os(self, error: OSError) -> None:
@@ -219,10 +262,22 @@ class Agent:
             self.refuse("system", f"{error.strerror or error}: {error.filename or ''}")
 
 
+def _checked(objects: Tuple[protocol.Lacking, ...]) -> Tuple[protocol.Lacking, ...]:
+    if not all(is_digest(wanted.sha256) for wanted in objects):
+        raise StoreTrouble("an upload of something without a digest")
+    return objects
+
+
+def _system() -> str:
+    # Not platform.platform(), which looks into the interpreter's file for the version of its libc.
+    system = os.uname()
+    return f"{system.sysname} {system.release} {system.machine}"
+
+
 def _user() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())  # a container without a line in /etc/passwd
 
 
@@ -234,12 +289,15 @@ def fail(code: str, message: str, fix: str) -> NoReturn:
     raise SystemExit(0)
 
 
-def main(package: bytes) -> None:
-    """Speak for this machine until the laptop closes the line."""
+def main(root: Path, package: bytes, ahead: bytes) -> None:
+    """Speak for this machine until the laptop closes the line.
+
+    Args:
+        ahead: calls that came before we were there.
+    """
     # Whatever a library prints must not fall between the frames.
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    root = Path(os.environ.get("TRAINSHED_STORE") or Path.home() / ".trainshed")
     try:
         agent = Agent(sys.stdin.buffer, sink, root, package)
     except OSError as error:
@@ -249,6 +307,6 @@ def main(package: bytes) -> None:
         fail("store", reason, "make the home folder writable, or free disk space")
     sink.write(MAGIC)
     try:
-        agent.serve()
+        agent.serve(ahead)
     except (BrokenPipeError, protocol.Violation):
         pass  # the laptop is gone, or no longer makes sense; either way there is nobody to tell

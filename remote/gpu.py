@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import subprocess
 import tempfile
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 # A healthy driver answers in 0.1-2 s; with persistence mode off it wakes every GPU first.
 TIMEOUT_S = 5.0
@@ -31,15 +30,14 @@ class GpuTrouble(Exception):
     """nvidia-smi is there, but gave no answer that can be used; the message is its own."""
 
 
-@dataclass(frozen=True)
-class GpuUsage:
+class GpuUsage(NamedTuple):
     """How busy a GPU is; None where the GPU or its driver cannot tell.
 
     Attributes:
         index: the driver's, as in CUDA_VISIBLE_DEVICES under CUDA_DEVICE_ORDER=PCI_BUS_ID.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody misses tuple's method
     utilization_percent: Optional[float]
     memory_used_mib: Optional[int]
     memory_total_mib: Optional[int]
@@ -47,23 +45,27 @@ class GpuUsage:
     power_w: Optional[float]
 
 
-@dataclass(frozen=True)
-class Gpu(GpuUsage):
-    """Which GPU it is, too.
+class Gpu(NamedTuple):
+    """A `GpuUsage`, and which GPU it is.
 
     Attributes:
         driver: its version.
         compute_cap: `3.7` for a K80; empty where the driver is too old to tell.
     """
 
+    index: int  # type: ignore[assignment]  # nobody misses tuple's method
+    utilization_percent: Optional[float]
+    memory_used_mib: Optional[int]
+    memory_total_mib: Optional[int]
+    temperature_c: Optional[float]
+    power_w: Optional[float]
     uuid: str
     name: str
     driver: str
     compute_cap: str
 
 
-@dataclass(frozen=True)
-class GpuProcess:
+class GpuProcess(NamedTuple):
     """A process with a compute context on a GPU.
 
     Attributes:
@@ -85,13 +87,17 @@ class Query:
 
     Raises:
         FileNotFoundError: this machine has no nvidia-smi.
-        GpuTrouble: it cannot be executed.
+        GpuTrouble: it cannot be executed, or its answer be kept.
     """
 
     def __init__(self, kind: str, columns: Tuple[str, ...]) -> None:
         command = ["nvidia-smi", f"--query-{kind}={','.join(columns)}"]
         # A file, not a pipe: reading a pipe would wait for whoever holds its other end.
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the answer
+        try:
+            self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the answer
+        except OSError as error:
+            why = error.strerror or error
+            raise GpuTrouble(f"no place for nvidia-smi's answer: {why}") from error
         try:
             self._process = subprocess.Popen(
                 [*command, "--format=csv,noheader,nounits"],

@@ -2,7 +2,7 @@
 
 A conversation: the agent writes MAGIC and a RESULT frame with `Hello`; then for each CALL frame it
 answers any number of WORKING and DATA frames and one RESULT or REFUSAL. A CALL that brings a
-stream (`Upload`) is followed by the laptop's DATA frames and one END.
+stream (`Upload`, `Part`) is followed by the laptop's DATA frames and one END.
 
 A frame is two big-endian 32-bit lengths, a JSON object (the head) and raw bytes (the body).
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
 from remote.runfolder import Artifact, RunRequest, RunState
 
@@ -38,12 +37,16 @@ CALL, DATA, END, WORKING, RESULT, REFUSAL = "call", "data", "end", "working", "r
 _LENGTHS = struct.Struct(">II")
 
 
+def name_of(call: type) -> str:
+    """What a call is named on the wire."""
+    return call.__name__.lower()
+
+
 class Violation(ValueError):
     """Bytes that are not this protocol."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     kind: str
     head: Mapping[str, Any]
     body: bytes = b""
@@ -85,8 +88,7 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     return Frame(kind, fields, body)
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(NamedTuple):
     """What the agent says first.
 
     Attributes:
@@ -107,16 +109,13 @@ class Hello:
     cpus: int
 
 
-@dataclass(frozen=True)
-class Submit:
+class Submit(NamedTuple):
     """Start these runs, each at most once however often it is asked."""
 
-    OP = "submit"
     requests: Tuple[RunRequest, ...]
 
 
-@dataclass(frozen=True)
-class Submitted:
+class Submitted(NamedTuple):
     """Attributes:
     unknown_trees: digests the store does not hold; if there are any, nothing was started.
     """
@@ -124,42 +123,76 @@ class Submitted:
     unknown_trees: Tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """A tree's manifest (in the body, zlib); answered by what it still lacks."""
 
-    OP = "offer"
     digest: str
 
 
-@dataclass(frozen=True)
-class Lacking:
-    """An object the store lacks; the first `have_bytes` of it came in an earlier attempt."""
+class Span(NamedTuple):
+    """The bytes of a file from `begin` up to, and without, `end`."""
+
+    begin: int
+    end: int
+
+
+class Lacking(NamedTuple):
+    """An object the store lacks; the first `have_bytes` of it came in an earlier attempt.
+
+    Attributes:
+        parts: what has come beyond those, in order, without overlaps.
+    """
 
     sha256: str
     size_bytes: int
     have_bytes: int
+    parts: Tuple[Span, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     objects: Tuple[Lacking, ...]
 
 
-@dataclass(frozen=True)
-class Upload:
-    """The contents of `objects`, each from its `have_bytes` on, one after the other: DATA frames
-    of one zlib stream, then END. When all have come, the tree `digest` is complete.
+class Upload(NamedTuple):
+    """The contents of `objects`, each from its `have_bytes` on and without its `parts`, one after
+    the other: DATA frames of one zlib stream, then END. When all have come, the tree `digest` is
+    complete.
     """
 
-    OP = "upload"
     digest: str
     objects: Tuple[Lacking, ...]
 
 
-@dataclass(frozen=True)
-class Offsets:
-    """How far the laptop has read a run: bytes of each file, and the state it has seen."""
+class Patch(NamedTuple):
+    """Make a tree out of one that the store may hold. The contents of `objects` come in the body,
+    one after the other, as one zlib stream.
+
+    Attributes:
+        digest: of the tree to be made.
+        base: digest of the tree it starts from.
+        gone: paths of `base` that are left out.
+        changed: entries beside those of `base` or in their place, as `encode_tree` has them.
+    """
+
+    digest: str
+    base: str
+    gone: Tuple[str, ...]
+    changed: str
+    objects: Tuple[Lacking, ...]
+
+
+class Part(NamedTuple):
+    """A part of a large object, of which others come over other lines; followed as `Upload`."""
+
+    sha256: str
+    span: Span
+
+
+class Offsets(NamedTuple):
+    """How far the laptop has read a run: bytes of each file, and the state it has seen.
+
+    A negative number asks for that many bytes before the end.
+    """
 
     run_id: str
     log: int = 0
@@ -168,17 +201,14 @@ class Offsets:
     seen: str = ""
 
 
-@dataclass(frozen=True)
-class Watch:
+class Watch(NamedTuple):
     """What is new beyond the offsets; answered at once if anything is, else after `wait_s`."""
 
-    OP = "watch"
     runs: Tuple[Offsets, ...]
     wait_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class RunReport:
+class RunReport(NamedTuple):
     """A run as the VM knows it.
 
     Attributes:
@@ -196,8 +226,7 @@ class RunReport:
     artifacts: Tuple[Artifact, ...] = ()
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """`size_bytes` of a run's file from `offset` on; pieces lie in the body in this order."""
 
     run_id: str
@@ -206,8 +235,7 @@ class Piece:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class News:
+class News(NamedTuple):
     """Attributes:
     missing: runs the VM does not know.
     """
@@ -217,47 +245,42 @@ class News:
     missing: Tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ListRuns:
+class ListRuns(NamedTuple):
     """Every run in the store, oldest first; answered by `News` without pieces."""
 
-    OP = "runs"
 
-
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Ask a run to end. Durable: the run sees it, whatever happens to the line."""
 
-    OP = "cancel"
     run_id: str
 
 
-@dataclass(frozen=True)
-class Fetch:
-    """An artifact's bytes from `offset` on, as DATA frames; answered by `Done`."""
+class Fetch(NamedTuple):
+    """An artifact's bytes from `offset` on, as DATA frames; answered by `Done`.
 
-    OP = "fetch"
+    Attributes:
+        size_bytes: how many at most; None for all.
+    """
+
     run_id: str
     path: str
     offset: int = 0
+    size_bytes: Optional[int] = None
 
 
-@dataclass(frozen=True)
-class Examine:
+class Examine(NamedTuple):
     """Look at the machine for `train doctor`; `framework` also imports TensorFlow (slow).
 
     Attributes:
         requirements: text of the file from which the environment is built; empty for none.
     """
 
-    OP = "examine"
     python: str
     requirements: str = ""
     framework: bool = True
 
 
-@dataclass(frozen=True)
-class Examined:
+class Examined(NamedTuple):
     """Attributes:
     driver_gpus: as nvidia-smi names them; driver_trouble says why it could not.
     framework: its name and version, empty where it is not installed.
@@ -273,8 +296,7 @@ class Examined:
     store_writable: str
 
 
-@dataclass(frozen=True)
-class Tidy:
+class Tidy(NamedTuple):
     """What the store holds, and what could go: finished runs older than `keep_days` and what only
     they use. With `drop`, it goes.
 
@@ -282,35 +304,30 @@ class Tidy:
         keep: ids of runs that stay however old they are: their outputs are not on the laptop yet.
     """
 
-    OP = "tidy"
     keep_days: float
     drop: bool = False
     keep: Tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Heap:
+class Heap(NamedTuple):
     """One kind of thing in the store: how many, and how many bytes, held and droppable."""
 
     kind: str
-    count: int
+    count: int  # type: ignore[assignment]  # nobody misses tuple's method
     size_bytes: int
     droppable: int
     droppable_bytes: int
 
 
-@dataclass(frozen=True)
-class Tidied:
+class Tidied(NamedTuple):
     heaps: Tuple[Heap, ...]
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """An answer without content."""
 
 
-@dataclass(frozen=True)
-class No:
+class No(NamedTuple):
     """Why the agent refused.
 
     Attributes:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -28,16 +27,14 @@ class State(enum.Enum):
         return self not in (State.QUEUED, State.SETTING_UP, State.RUNNING)
 
 
-@dataclass(frozen=True)
-class DataFolder:
+class DataFolder(NamedTuple):
     """A folder shared read-only between runs: where it stands in the tree, and its digest."""
 
     path: str
     digest: str
 
 
-@dataclass(frozen=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """What to execute. Written once by the agent, before the supervisor starts.
 
     Attributes:
@@ -63,12 +60,11 @@ class RunRequest:
     grace_s: float = 30.0
     python: str = "python3"
     requirements: str = ""
-    params: Dict[str, str] = field(default_factory=dict)
+    params: Dict[str, str] = {}  # noqa: RUF012  # nobody writes to it
     metrics: bool = True
 
 
-@dataclass(frozen=True)
-class RunState:
+class RunState(NamedTuple):
     """Where a run stands. Times are ISO 8601 UTC, of the VM's clock.
 
     Attributes:
@@ -89,8 +85,7 @@ class RunState:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An output file, as the VM hashed it after the run's end."""
 
     path: str
@@ -98,13 +93,11 @@ class Artifact:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Artifacts:
+class Artifacts(NamedTuple):
     files: Tuple[Artifact, ...]
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(NamedTuple):
     """The files of one run. The agent makes the folder by rename, with `request` in it; all else
     is the supervisor's, but `cancel`, which the agent adds.
     """

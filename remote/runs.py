@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Optional, Tuple
+from typing import BinaryIO, List, Optional, Tuple
 
 from remote.atomic import replace_file, sync_folder, temporary_beside
-from remote.gpu import GpuTrouble, read_gpus
 from remote.lock import is_held, take
 from remote.protocol import (
     CHUNK_BYTES,
@@ -77,15 +74,17 @@ def start_runs(store: Store, requests: Tuple[RunRequest, ...], package: bytes) -
 def watch(store: Store, call: Watch) -> Tuple[News, bytes]:
     """What is new beyond the offsets: at once if anything is, else what is after `wait_s`."""
     end = time.monotonic() + call.wait_s
+    seen = {offsets.run_id: offsets.seen for offsets in call.runs}
     while True:
-        store.tick()
+        signs = _signs(store, call.runs)
         news, body = _news(store, call.runs)
-        seen = {offsets.run_id: offsets.seen for offsets in call.runs}
         # Of a run without a supervisor nothing new is to be waited for.
         changed = any(not r.alive or r.stamp != seen[r.run_id] for r in news.reports)
         if body or changed or news.missing or time.monotonic() >= end:
             return news, body
-        time.sleep(_WATCH_POLL_S)
+        while time.monotonic() < end and _signs(store, call.runs) == signs:
+            store.tick()
+            time.sleep(_WATCH_POLL_S)
 
 
 def list_runs(store: Store) -> News:
@@ -154,6 +153,8 @@ def _check_gpus(requests: Tuple[RunRequest, ...]) -> None:
     wanted = max((r.gpus for r in requests if r.slots != 0), default=0)
     if wanted == 0:
         return
+    from remote.gpu import GpuTrouble, read_gpus
+
     declared = next(r.slots for r in requests if r.slots != 0)
     try:
         there = len(read_gpus()) if declared is None else declared
@@ -217,6 +218,21 @@ def _spawn(folder: RunFolder, lock: int) -> None:
         )
 
 
+def _signs(store: Store, runs: Tuple[Offsets, ...]) -> List[object]:
+    """What changes with anything new, and costs a training machine next to nothing to look at."""
+    signs: List[object] = []
+    for folder in (RunFolder(store.runs / o.run_id) for o in runs if is_run_id(o.run_id)):
+        signs.append(is_held(folder.lock))
+        for path in (folder.state, folder.log, folder.metrics, folder.usage):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                signs.append(None)
+            else:
+                signs += (status.st_ino, status.st_mtime_ns, status.st_size)
+    return signs
+
+
 def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
     reports: List[RunReport] = []
     pieces: List[Piece] = []
@@ -238,20 +254,22 @@ def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
             "usage": (folder.usage, offsets.usage),
         }
         for name, (path, offset) in sources.items():
-            block = _read(path, offset)
+            start, block = _read(path, offset)
             if block:
-                pieces.append(Piece(offsets.run_id, name, offset, len(block)))
+                pieces.append(Piece(offsets.run_id, name, start, len(block)))
                 body += block
     return News(tuple(reports), tuple(pieces), tuple(missing)), bytes(body)
 
 
-def _read(path: Path, offset: int) -> bytes:
+def _read(path: Path, offset: int) -> Tuple[int, bytes]:
+    """A piece and where it starts: at `offset`, counted from the end where that is negative."""
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(CHUNK_BYTES)
+            start = offset if offset >= 0 else max(0, file.seek(0, os.SEEK_END) + offset)
+            file.seek(start)
+            return start, file.read(CHUNK_BYTES)
     except FileNotFoundError:
-        return b""
+        return 0, b""
 
 
 def _report(folder: RunFolder) -> Optional[RunReport]:
@@ -269,18 +287,3 @@ def _report(folder: RunFolder) -> Optional[RunReport]:
     content = to_bytes(state) if state is not None else b""
     stamp = hashlib.sha256(content + (b"+" if alive else b"-")).hexdigest()[:16]
     return RunReport(folder.path.name, request.job, alive, stamp, state, recorded.files)
-
-
-def make_package(sources: Dict[str, str]) -> bytes:
-    """The zip that runs as a supervisor: the `remote` package, and its `__main__` at the top.
-
-    Args:
-        sources: source text by module name.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
-        for name, text in sorted(sources.items()):
-            leaf = name.partition(".")[2] or "__init__"
-            package.writestr(f"remote/{leaf}.py", text)
-        package.writestr("__main__.py", sources["remote.__main__"])
-    return buffer.getvalue()

@@ -1,27 +1,32 @@
 """What a run uses of its machine: one line in `usage.jsonl` every few seconds.
 
-Source: proc(5), Linux man-pages: /proc/[pid]/stat and /proc/meminfo.
+Source: proc(5), Linux man-pages: /proc/meminfo.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from remote.clock import now
 from remote.gpu import GpuTrouble, GpuUsage, Query, parse_usage, usage_query
+from remote.processes import family, read_processes
 from remote.record import to_bytes
 from remote.runfolder import RunFolder
 
 # Twice what `read_gpus` allows: nobody waits for this one.
 QUERY_LIMIT_S = 10.0
+# Of one core, for the samples, and as much again for nvidia-smi. A look at 2,000 processes takes
+# 30 ms of processor, an nvidia-smi with many GPUs more: what is dear is then done less often.
+SHARE = 0.004
+# But the first answer is no measure: without persistence mode it wakes every GPU.
+LONGEST_REST_S = 60.0
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """One sample; None is what this system does not tell, or not yet.
 
     Attributes:
@@ -43,63 +48,14 @@ class Usage:
     gpus: Optional[Tuple[GpuUsage, ...]]
 
 
-@dataclass(frozen=True)
-class Process:
-    """One process of /proc.
-
-    Attributes:
-        ticks: CPU time, user and system, in clock ticks.
-        started: in clock ticks since boot; tells two processes with one pid apart.
-    """
-
-    pid: int
-    parent: int
-    session: int
-    ticks: int
-    started: int
-    rss_pages: int
-
-
-def parse_stat(stat: bytes) -> Process:
-    """A process from its /proc/[pid]/stat."""
-    # The program's name stands in parentheses and may hold any byte, parentheses too.
-    pid, _, rest = stat.partition(b" ")
-    fields = rest[rest.rindex(b")") + 2 :].split()
-    return Process(
-        pid=int(pid),
-        parent=int(fields[1]),
-        session=int(fields[3]),
-        ticks=int(fields[11]) + int(fields[12]),
-        started=int(fields[19]),
-        rss_pages=int(fields[21]),
-    )
-
-
-def family(processes: Iterable[Process], root_pid: int) -> Tuple[Process, ...]:
-    """The processes descended from `root_pid` or in its session, itself included.
-
-    The session holds those whose parent died; what also left the session is not found.
-    """
-    children: Dict[int, List[Process]] = {}
-    for process in processes:
-        children.setdefault(process.parent, []).append(process)
-    found: Dict[int, Process] = {}
-    waiting = [p for group in children.values() for p in group if root_pid in (p.pid, p.session)]
-    while waiting:
-        process = waiting.pop()
-        if process.pid not in found:
-            found[process.pid] = process
-            waiting.extend(children.get(process.pid, ()))
-    return tuple(found.values())
-
-
 class Sampler:
     """Called from the supervisor's loop; never waits.
 
     Args:
         root_pid: the command's; the leader of its session.
-        interval_s: between two lines.
+        interval_s: between two lines, at least.
         clock: monotonic seconds.
+        spent: seconds of processor, of this process.
         proc: where the kernel shows its processes.
     """
 
@@ -109,18 +65,21 @@ class Sampler:
         root_pid: int,
         interval_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        spent: Callable[[], float] = time.process_time,
         proc: Path = Path("/proc"),
     ) -> None:
         self._folder = RunFolder(run_folder)
         self._root_pid = root_pid
         self._interval_s = interval_s
         self._clock = clock
+        self._spent = spent
         self._proc = proc
         self._due_s = clock()
         self._ticks: Dict[Tuple[int, int], int] = {}
         self._ticks_at_s: Optional[float] = None
         self._query: Optional[Query] = None
         self._query_at_s = 0.0
+        self._ask_at_s = clock()
         self._gpus: Optional[Tuple[GpuUsage, ...]] = None
 
     def tick(self) -> None:
@@ -131,8 +90,9 @@ class Sampler:
         """
         if self._clock() < self._due_s:
             return
-        self._due_s = self._clock() + self._interval_s
+        began_s, before_s = self._clock(), self._spent()
         line = to_bytes(self.sample())
+        self._due_s = began_s + max(self._interval_s, (self._spent() - before_s) / SHARE)
         try:
             with self._folder.usage.open("ab", buffering=0) as file:
                 file.write(line)
@@ -140,7 +100,7 @@ class Sampler:
             pass
 
     def sample(self) -> Usage:
-        """The machine now; the GPUs as nvidia-smi saw them after the sample before."""
+        """The machine now; the GPUs as nvidia-smi saw them after the sample before, or earlier."""
         cpu_percent, memory_bytes = self._processes()
         self._ask_gpus()
         return Usage(
@@ -162,7 +122,7 @@ class Sampler:
     def _processes(self) -> Tuple[Optional[float], Optional[int]]:
         """CPU percent and resident bytes of the run's processes."""
         try:
-            mine = family(_read_processes(self._proc), self._root_pid)
+            mine = family(read_processes(self._proc), self._root_pid)
         except OSError:
             return None, None
         now_s = self._clock()
@@ -177,48 +137,42 @@ class Sampler:
         return round(100 * cpu_s / (now_s - before_s), 1), memory_bytes
 
     def _ask_gpus(self) -> None:
-        """Take the answer that has come, if one has, and ask again."""
-        if self._query is not None and not self._query.done:
-            if self._clock() - self._query_at_s > QUERY_LIMIT_S:
-                self._gpus = None
-                self._query.kill()
-            return
+        """Take the answer that has come, if one has, and ask again when it is time."""
         try:
-            if self._query is not None:
-                query, self._query = self._query, None
-                self._gpus = parse_usage(query.answer())
-            self._query = usage_query()
-            self._query_at_s = self._clock()
+            if self._query is not None and not self._take_answer(self._query):
+                return
+            if self._clock() >= self._ask_at_s:
+                self._query = usage_query()
+                self._query_at_s = self._clock()
         except FileNotFoundError:
             self._gpus = ()
+            self._ask_at_s = float("inf")  # no driver is installed under a run
         except GpuTrouble:
             self._gpus = None
 
+    def _take_answer(self, query: Query) -> bool:
+        """Whether it is done; one that takes too long is killed.
 
-def _read_processes(proc: Path) -> List[Process]:
-    """Every process that may be seen.
+        Raises:
+            GpuTrouble: it is, and has no answer.
+        """
+        before_s = _children_cpu_s()
+        if not query.done:
+            if self._clock() - self._query_at_s > QUERY_LIMIT_S:
+                self._gpus = None
+                query.kill()
+            return False
+        rest_s = (_children_cpu_s() - before_s) / SHARE
+        self._ask_at_s = self._query_at_s + min(rest_s, LONGEST_REST_S)
+        self._query = None
+        self._gpus = parse_usage(query.answer())
+        return True
 
-    Raises:
-        OSError: there is no /proc.
-    """
-    processes = []
-    with os.scandir(proc) as entries:
-        for entry in entries:
-            if entry.name.isdigit():
-                try:
-                    processes.append(parse_stat(_read(f"{entry.path}/stat")))
-                except OSError:
-                    continue  # it ended meanwhile, or is not ours to see
-    return processes
 
-
-def _read(path: str) -> bytes:
-    # A third faster than a file object, and this is most of what a sample costs.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
+def _children_cpu_s() -> float:
+    """Seconds of processor of the children that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _available_bytes(proc: Path) -> Optional[int]:

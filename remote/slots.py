@@ -7,9 +7,8 @@ empty file `queue/<number>-<run id>`; it counts only while its run's supervisor 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 from remote.gpu import Gpu, GpuTrouble, read_gpu_processes, read_gpus
 from remote.lock import holding, is_held, take
@@ -17,8 +16,7 @@ from remote.runfolder import RunFolder, RunRequest
 from remote.store import Store
 
 
-@dataclass(frozen=True)
-class Slots:
+class Slots(NamedTuple):
     """What a run may use from now on.
 
     Attributes:
@@ -32,8 +30,7 @@ class Slots:
     descriptors: Tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """Attributes:
     reason: who or what is in front, for the user.
     """

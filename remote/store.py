@@ -1,7 +1,8 @@
 """The store on the VM: contents by digest, trees whose contents are all there, and their copies.
 
     objects/aa/<sha256>     a content, read-only, under its final name only when verified
-    incoming/<sha256>       the part of a content that has come so far
+    incoming/<sha256>       what has come of a content so far
+    incoming/<sha256>.*     more of it, from behind a gap (`parts`)
     snapshots/<digest>.json a tree's manifest, there only once all its contents are
     data/<digest>/          a tree made once, read-only, shared by runs
     data/.spoilt-<digest>-* one that a job has changed, for the runs that are at work in it
@@ -19,11 +20,12 @@ import shutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, ContextManager, Iterable, List, Optional, Tuple
+from typing import BinaryIO, Callable, ContextManager, Iterable, List, Optional, Tuple, Union
 
 from remote.atomic import discard, replace_file, temporary_beside
 from remote.lock import holding, is_held, take
-from remote.protocol import CHUNK_BYTES, Lacking
+from remote.parts import covered, discard_parts, find_parts, new_part
+from remote.protocol import CHUNK_BYTES, Lacking, Span
 from remote.tree import LINK, BadTree, Entry, Tree, decode_tree, encode_tree, tree_digest
 
 # Every content bears this time of change. One that bears another was written to since, by a job
@@ -98,18 +100,25 @@ class Store:
         """
         sizes = {entry.sha256: entry.size_bytes for entry in tree.values() if entry.sha256}
         wanted: List[Lacking] = []
+        objects = str(self.root / "objects")
+        begun = {path.name.partition(".")[0] for path in (self.root / "incoming").iterdir()}
         with self.untidied():
             for sha256, size_bytes in sorted(sizes.items()):
                 self.tick()
-                if self._intact(sha256, size_bytes):
+                # Text: of 100,000 contents a Path each would take most of the time.
+                path = f"{objects}/{sha256[:2]}/{sha256}"
+                if _is_untouched(path, size_bytes):
                     # Renews the inode's time of change, which `tidy` goes by, and not the stamp.
-                    self.object_path(sha256).chmod(0o444)
+                    os.chmod(path, 0o444)  # noqa: PTH101
+                elif sha256 in begun:
+                    wanted.append(self._lacking(sha256, size_bytes))
                 else:
-                    wanted.append(Lacking(sha256, size_bytes, self._arrived(sha256, size_bytes)))
+                    wanted.append(Lacking(sha256, size_bytes, 0))
         return tuple(wanted)
 
     def receive(self, objects: Iterable[Lacking], chunks: Iterable[bytes]) -> None:
-        """Take the contents of `objects`, from each one's `have_bytes` on, out of one zlib stream.
+        """Take the contents of `objects`, from each one's `have_bytes` on, out of one zlib stream,
+        and what they have in parts out of those.
 
         A cut loses at most what was not yet written; the next `lacking` says how far it came.
 
@@ -121,6 +130,21 @@ class Store:
         stream = _Inflated(chunks, self.tick)
         for wanted in objects:
             self._receive_one(wanted, stream)
+        if stream.read(1):
+            raise StoreTrouble("more came than was announced")
+
+    def receive_part(self, sha256: str, span: Span, chunks: Iterable[bytes]) -> None:
+        """Take a part of a content out of a zlib stream; `receive` judges it later.
+
+        A cut loses at most what was not yet written; the next `lacking` says how far it came.
+
+        Raises:
+            StoreTrouble: the stream is damaged, too short or too long.
+            OSError: no space, no permission.
+        """
+        stream = _Inflated(chunks, self.tick)
+        with new_part(self._incoming(sha256), span.begin).open("xb", buffering=0) as file:
+            _copy_from(stream, file.write, span.end - span.begin, sha256)
         if stream.read(1):
             raise StoreTrouble("more came than was announced")
 
@@ -209,8 +233,20 @@ class Store:
             path.chmod(0o444)
             os.utime(path, (STAMP_S, STAMP_S))
 
+    def _incoming(self, sha256: str) -> Path:
+        return self.root / "incoming" / sha256
+
+    def _lacking(self, sha256: str, size_bytes: int) -> Lacking:
+        have_bytes = self._arrived(sha256, size_bytes)
+        spans = []
+        for span, path in find_parts(self._incoming(sha256)):
+            with suppress(FileNotFoundError):
+                os.utime(path)
+                spans.append(span)
+        return Lacking(sha256, size_bytes, have_bytes, covered(spans, have_bytes, size_bytes))
+
     def _arrived(self, sha256: str, size_bytes: int) -> int:
-        path = self.root / "incoming" / sha256
+        path = self._incoming(sha256)
         if is_held(path):
             return 0  # it is arriving from elsewhere, and not ours to go on with
         try:
@@ -223,7 +259,7 @@ class Store:
     def _receive_one(self, wanted: Lacking, stream: _Inflated) -> None:
         path = self.object_path(wanted.sha256)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        incoming = self.root / "incoming" / wanted.sha256
+        incoming = self._incoming(wanted.sha256)
         lock = _take_file(incoming)
         if lock is None:
             # Another laptop sends the same content now; this one's goes beside it.
@@ -253,17 +289,40 @@ class Store:
             while block := file.read(CHUNK_BYTES):
                 digest.update(block)
                 self.tick()
-            left = wanted.size_bytes - file.tell()
-            while left:
-                block = stream.read(min(left, CHUNK_BYTES))
-                if not block:
-                    raise StoreTrouble(f"the stream ended inside {wanted.sha256}")
+
+            def take(block: bytes) -> None:
                 file.write(block)
                 digest.update(block)
-                left -= len(block)
+
+            for span in (*wanted.parts, Span(wanted.size_bytes, wanted.size_bytes)):
+                _copy_from(stream, take, span.begin - file.tell(), wanted.sha256)
+                self._join(wanted.sha256, file, take, span.end)
         if digest.hexdigest() != wanted.sha256:
             incoming.unlink()
+            if wanted.parts:
+                discard_parts(self._incoming(wanted.sha256))
             raise StoreTrouble(f"what came as {wanted.sha256} is {digest.hexdigest()}")
+        if wanted.parts:
+            discard_parts(self._incoming(wanted.sha256))
+
+    def _join(self, sha256: str, file: BinaryIO, take: Callable[[bytes], None], end: int) -> None:
+        """Append what lies in parts up to `end`; each goes as soon as all of it is in the file."""
+        while (at := file.tell()) < end:
+            parts = find_parts(self._incoming(sha256))
+            here = [part for part in parts if part[0].begin <= at < part[0].end]
+            if not here:
+                raise StoreTrouble(f"a part of {sha256} is gone; try again")
+            span, path = here[0]
+            with suppress(FileNotFoundError), path.open("rb") as part:
+                part.seek(at - span.begin)
+                left = min(span.end, end) - at
+                while left and (block := part.read(min(left, CHUNK_BYTES))):
+                    take(block)
+                    left -= len(block)
+                    self.tick()
+                if span.end <= end:
+                    file.flush()  # a kill between the two must not lose it
+                    path.unlink()
 
 
 def shared_digest(folder: Path) -> str:
@@ -286,9 +345,20 @@ def _take_file(path: Path) -> Optional[int]:
         os.close(lock)
 
 
-def _is_untouched(path: Path, size_bytes: int) -> bool:
+def _copy_from(
+    stream: _Inflated, take: Callable[[bytes], object], size_bytes: int, sha256: str
+) -> None:
+    while size_bytes > 0:
+        block = stream.read(min(size_bytes, CHUNK_BYTES))
+        if not block:
+            raise StoreTrouble(f"the stream ended inside {sha256}")
+        take(block)
+        size_bytes -= len(block)
+
+
+def _is_untouched(path: Union[str, Path], size_bytes: int) -> bool:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return False
     return status.st_size == size_bytes and status.st_mtime == STAMP_S

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -74,19 +73,19 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             slots = self._wait_for_turn()
-            self._enter(replace(self.state, state=State.SETTING_UP, setting_up_at=clock.now()))
+            self._enter(self.state._replace(state=State.SETTING_UP, setting_up_at=clock.now()))
             self.set_up_until = time.monotonic() + _SETUP_LIMIT_S
             python = self._set_up()
             self.set_up_until = float("inf")
             ending = self._execute(python, slots)
         except Stopped as stopped:
-            ending = replace(self.state, state=stopped.state, reason=stopped.reason)
+            ending = self.state._replace(state=stopped.state, reason=stopped.reason)
         except (SetupFailed, StoreTrouble) as failure:
-            ending = replace(self.state, state=State.SETUP_FAILED, reason=str(failure))
+            ending = self.state._replace(state=State.SETUP_FAILED, reason=str(failure))
         except Exception as bug:  # noqa: BLE001  # the state must not stay `running` for ever
             self.say(traceback.format_exc())
-            ending = replace(
-                self.state, state=State.FAILED, reason=f"the supervisor failed: {bug!r}"
+            ending = self.state._replace(
+                state=State.FAILED, reason=f"the supervisor failed: {bug!r}"
             )
         drop_ticket(self.store, self.request.run_id)
         self._finish(ending)
@@ -121,7 +120,7 @@ class Supervisor:
 
     def _wait_on(self, waiting: Waiting) -> None:
         if waiting.reason != self.state.reason:
-            self._enter(replace(self.state, reason=waiting.reason))
+            self._enter(self.state._replace(reason=waiting.reason))
         end = time.monotonic() + _QUEUE_POLL_S
         while time.monotonic() < end:
             self.pause()
@@ -143,7 +142,7 @@ class Supervisor:
         # The shell waits for its child when it is warned, instead of dying before it.
         command = ["/bin/sh", "-c", f"trap : TERM\n{self.request.command}"]
         adopt_orphans()
-        self._enter(replace(self.state, state=State.RUNNING, running_at=clock.now(), reason=""))
+        self._enter(self.state._replace(state=State.RUNNING, running_at=clock.now(), reason=""))
         process = subprocess.Popen(
             command,
             cwd=str(self.folder.tree),
@@ -171,7 +170,7 @@ class Supervisor:
         if reason is None and code == 0:
             state = State.SUCCEEDED
         why = reason.reason if reason else _explain(number)
-        return replace(self.state, state=state, exit_code=code, signal=number, reason=why)
+        return self.state._replace(state=state, exit_code=code, signal=number, reason=why)
 
     def _watch_over(self, process: subprocess.Popen[bytes]) -> Optional[Stopped]:
         """Wait for the command's end, or until it had its grace and must be killed.
@@ -246,15 +245,15 @@ class Supervisor:
                 outputs = find_outputs(self.folder.tree, self.request.outputs, troubles.append)
         except (OSError, ValueError) as error:  # cannot be read, or a glob that is none
             self.say(f"the outputs could not be recorded: {error}")
-            ending = replace(ending, state=State.FAILED, reason=f"outputs not recorded: {error}")
+            ending = ending._replace(state=State.FAILED, reason=f"outputs not recorded: {error}")
         if troubles:
             for trouble in troubles:
                 self.say(trouble)
             more = f", and {len(troubles) - 1} more: see the log" if len(troubles) > 1 else ""
             reasons = [ending.reason] if ending.reason else []
-            ending = replace(ending, reason="; ".join([*reasons, troubles[0] + more]))
+            ending = ending._replace(reason="; ".join([*reasons, troubles[0] + more]))
         self._record(self.folder.artifacts, Artifacts(outputs))
-        self._enter(replace(ending, ended_at=clock.now()))
+        self._enter(ending._replace(ended_at=clock.now()))
 
     def _enter(self, state: RunState) -> None:
         self._record(self.folder.state, state)

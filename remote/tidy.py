@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
-from typing import Callable, Collection, Dict, List, Set
+from typing import Callable, Collection, Iterable, Iterator, List, Set, Tuple, Union
 
 from remote import clock
 from remote.atomic import discard
@@ -14,10 +15,11 @@ from remote.protocol import Heap, Tidied
 from remote.record import Malformed, from_bytes
 from remote.runfolder import RunFolder, RunRequest, is_run_id
 from remote.runs import read_state
-from remote.store import Store, StoreTrouble, shared_digest
+from remote.store import Store, shared_digest
 
 # What came or was used so lately may belong to a submission that is still on its way.
 _YOUNG_S = 24 * 3600.0
+_DIGEST = re.compile(r'"([0-9a-f]{64})"')
 
 
 def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = ()) -> Tidied:
@@ -26,7 +28,8 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
     A run may go when it ended (or died) more than `keep_days` ago and its id is not in `keep`; a
     tree or a data folder when no run that stays needs it and it was not used for a day; an
     environment when it was not used for a day, for `keep_days`, and since before the oldest run
-    that lives; a content when no tree that stays names it and nobody asked for it for a day.
+    that lives; an agent when no laptop of its version came for a day and for `keep_days`; a content
+    when no tree that stays names it and nobody asked for it for a day.
 
     Whoever puts something to use while this goes on waits (`Store.untidied`).
     """
@@ -34,17 +37,16 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
         now = time.time()
         runs = sorted(path for path in store.runs.iterdir() if path.is_dir())
         before_s = now - keep_days * 86400
-        old_runs = [p for p in runs if p.name not in keep and _may_go(RunFolder(p), before_s)]
+        old_runs = {p for p in runs if p.name not in keep and _may_go(RunFolder(p), before_s)}
         needed = _needed_trees([path for path in runs if path not in old_runs])
 
         snapshots = sorted((store.root / "snapshots").iterdir())
-        old = [p for p in snapshots if p.stem not in needed and _age(p, now) > _YOUNG_S]
+        old = {p for p in snapshots if p.stem not in needed and _age(p, now) > _YOUNG_S}
         named = _named_contents(store, [p for p in snapshots if p not in old])
         shared = sorted((store.root / "data").iterdir())
         environments = sorted(p for p in (store.root / "envs").iterdir() if p.is_dir())
         unused_s = max(_YOUNG_S, keep_days * 86400, _longest_run_s(runs, now))
-        incoming = store.root / "incoming"
-        contents = [*sorted((store.root / "objects").glob("*/*")), *sorted(incoming.iterdir())]
+        agents = sorted((store.root / "agents").glob("*"))
 
         heaps = (
             _heap(store, "runs", runs, old_runs.__contains__),
@@ -61,14 +63,8 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
                 environments,
                 lambda p: min(_age(p, now), _age(p / ".complete", now)) > unused_s,
             ),
-            _heap(
-                store,
-                "contents",
-                contents,
-                lambda p: (
-                    (p.name not in named or p.parent == incoming) and _unasked_s(p, now) > _YOUNG_S
-                ),
-            ),
+            _heap(store, "agents", agents, lambda p: _age(p, now) > max(_YOUNG_S, now - before_s)),
+            _contents(store, named, now - _YOUNG_S),
         )
         if drop:
             for heap in heaps:
@@ -79,22 +75,49 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
 
 
 class _Heap:
-    def __init__(self, kind: str, sizes: Dict[Path, int], droppable: List[Path]) -> None:
+    """What is in one, added up; there may be 100,000."""
+
+    def __init__(self, kind: str, things: Iterable[Tuple[Path, int, bool]]) -> None:
         self.kind = kind
-        self.sizes = sizes
-        self.droppable = droppable
+        self.count = self.size_bytes = self.droppable_bytes = 0
+        self.droppable: List[Path] = []
+        for path, size_bytes, may_go in things:
+            self.count += 1
+            self.size_bytes += size_bytes
+            if may_go:
+                self.droppable.append(path)
+                self.droppable_bytes += size_bytes
 
     def report(self) -> Heap:
-        gone = sum(self.sizes[path] for path in self.droppable)
-        return Heap(self.kind, len(self.sizes), sum(self.sizes.values()), len(self.droppable), gone)
+        gone = len(self.droppable)
+        return Heap(self.kind, self.count, self.size_bytes, gone, self.droppable_bytes)
 
 
 def _heap(store: Store, kind: str, paths: List[Path], may_go: Callable[[Path], bool]) -> _Heap:
-    sizes = {}
-    for path in paths:
-        store.tick()
-        sizes[path] = _size(path)
-    return _Heap(kind, sizes, [path for path in paths if may_go(path)])
+    return _Heap(kind, ((path, _size(store, path), may_go(path)) for path in paths))
+
+
+def _contents(store: Store, named: Set[str], before_s: float) -> _Heap:
+    """Those that have arrived, and the parts of those that have not.
+
+    Args:
+        named: by a tree that stays.
+        before_s: may go if nobody asked since. That is its inode's time of change; a content's own
+            is a stamp.
+    """
+
+    def each() -> Iterator[Tuple[Path, int, bool]]:
+        incoming = store.root / "incoming"
+        for folder in [*sorted((store.root / "objects").iterdir()), incoming]:
+            for entry in _listed(store, folder):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # it arrived and has its final name now
+                needless = folder == incoming or entry.name not in named
+                yield Path(entry.path), status.st_size, needless and status.st_ctime < before_s
+
+    return _Heap("contents", each())
 
 
 def _may_go(folder: RunFolder, before_s: float) -> bool:
@@ -132,14 +155,16 @@ def _needed_trees(runs: List[Path]) -> Set[str]:
 
 
 def _named_contents(store: Store, snapshots: List[Path]) -> Set[str]:
-    named = set()
+    """Every digest that stands in a manifest. A file's name may look like one and keep a content
+    needlessly; to take each manifest apart would take ten times as long.
+    """
+    named: Set[str] = set()
     for snapshot in snapshots:
         store.tick()
-        if snapshot.suffix == ".json":  # else one that was not finished
-            try:
-                named |= {entry.sha256 for entry in store.load_tree(snapshot.stem).values()}
-            except StoreTrouble:
-                pass  # it was found to be spoilt, and is no tree any more
+        try:
+            named.update(_DIGEST.findall(snapshot.read_text("latin-1")))
+        except FileNotFoundError:
+            pass  # it was found to be spoilt, and is no tree any more
     return named
 
 
@@ -150,24 +175,33 @@ def _age(path: Path, now: float) -> float:
         return float("inf")
 
 
-def _unasked_s(path: Path, now: float) -> float:
-    # The time of change of a content is a stamp; that of its inode is when it was last asked for.
-    try:
-        return now - path.stat().st_ctime
-    except FileNotFoundError:
-        return 0.0  # it arrived and has its final name now
-
-
-def _size(path: Path) -> int:
+def _size(store: Store, path: Path) -> int:
+    """Bytes in a file, or in all files of a folder."""
     if not path.is_dir():
         return _file_size(path)
-    return sum(
-        _file_size(Path(folder) / name) for folder, _, names in os.walk(str(path)) for name in names
-    )
+    total, folders = 0, [path]
+    while folders:
+        for entry in _listed(store, folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+                continue
+            total += _file_size(entry)
+    return total
 
 
-def _file_size(path: Path) -> int:
+def _file_size(file: Union[Path, os.DirEntry[str]]) -> int:
     try:
-        return path.lstat().st_size
+        return os.lstat(file).st_size
     except FileNotFoundError:
         return 0  # a run is at work there
+
+
+def _listed(store: Store, folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder; nothing where it is gone, or is none."""
+    try:
+        with os.scandir(str(folder)) as listing:
+            for entry in listing:
+                store.tick()
+                yield entry
+    except (FileNotFoundError, NotADirectoryError):
+        pass

@@ -234,6 +234,8 @@ class Relay:
             except OSError:
                 return
             far = socket.create_connection((HOST, self._target))
+            # What is cut is lost with what lies in here.
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 2**10)
             near.settimeout(None)
             with self._lock:
                 self._sockets += [near, far]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,16 +14,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-import typer
 
-from orchestrator.cli import app, expand, main
-from orchestrator.shelf import Shelf, alone, file_sha256
+from orchestrator.cli import app, expand, run_command
+from orchestrator.filelock import alone
+from orchestrator.shelf import Shelf, file_sha256
 from tests.conftest import ISOLATED_SSH_CONFIG
 from tests.laptop import Laptop, is_awaited, make_laptop, wait_until
 from tests.servers import HOST, Relay, SshServer, free_port, make_key
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+REMOTE = app.commands["remote"]
+assert isinstance(REMOTE, click.Group)
+COMMANDS: dict[tuple[str, ...], click.Command] = {
+    **{(name,): command for name, command in app.commands.items()},
+    **{("remote", name): command for name, command in REMOTE.commands.items()},
+}
 
 
 @pytest.fixture
@@ -60,26 +67,103 @@ def relay(embedded_server: SshServer) -> Iterator[Relay]:
 def test_help_imports_nothing_that_it_does_not_need() -> None:
     code = (
         "import sys; sys.argv = ['train', '--help']\n"
-        "from orchestrator.cli import main\n"
-        "try: main()\n"
-        "finally: print(*sys.modules, file=sys.stderr)\n"
+        "from orchestrator.cli import run_command\n"
+        "run_command()\n"
+        "print(*sys.modules, file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "Usage: train" in done.stdout
-    heavy = {"paramiko", "tensorflow", "keras", "numpy", "textual", "rich.live", "yaml", "sqlite3"}
+    heavy = {"paramiko", "tensorflow", "keras", "numpy", "textual", "rich", "yaml", "sqlite3"}
+    heavy |= {"pydantic", "typer"}
     assert not heavy & set(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "words", [(name,) for name in COMMANDS] + [("remote", n) for n in COMMANDS["remote"].commands]
-)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_has_an_example_in_its_help(words: tuple[str, ...]) -> None:
-    command = COMMANDS[words[0]]
-    for word in words[1:]:
-        command = command.commands[word]
+    lines = (COMMANDS[words].help or "").splitlines()
 
-    assert f"Example: train {' '.join(words)}".removesuffix(" run") in command.help
+    example = f"Example: train {' '.join(words)}".removesuffix(" run")
+    assert any(line.strip().startswith(example) for line in lines)
+
+
+@pytest.mark.parametrize("words", [(), *COMMANDS], ids=" ".join)
+def test_help_fits_a_terminal_and_tells_each_option_once(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = []
+    for word in ("-h", "--help"):
+        monkeypatch.setattr(sys, "argv", ["train", *words, word])
+        exit_code = run_command()
+        assert exit_code == 0
+        shown.append(capsys.readouterr().out)
+
+    text = shown[0]
+    assert shown[1] == text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith(" ".join(["Usage: train", *words, "[OPTIONS]"]))
+    assert "RANGE" not in text
+    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)
+    assert "--help" in options
+    assert len(options) == len(set(options))
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ["init", "run", "attach", "status", "logs", "cancel", "pull", "grade", "ready"]
+    order: dict[tuple[str, ...], list[str]] = {
+        (): [*first, "cost", "doctor", "gc", "remote"],
+        ("remote",): ["add", "list", "show", "remove"],
+    }
+    for words, names in order.items():
+        monkeypatch.setattr(sys, "argv", ["train", *words])
+        run_command()
+        _, _, commands = capsys.readouterr().out.partition("Commands:\n")
+        rows = [line.split(maxsplit=1) for line in commands.splitlines()]
+        assert all(does.endswith(".") for _, does in rows), "a line that was cut"
+        assert [name for name, _ in rows] == names
+
+
+def test_a_shell_completes_what_is_typed_once_it_was_told_to(tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_bytes(b"# caf\xe9")
+    program = tmp_path / "train"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -P -m orchestrator.cli \"$@\"\n")
+    program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "SHELL": "/bin/bash",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+
+    def said(*words: str) -> str:
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    line = said("train", "--show-completion").strip()
+    for _ in range(2):
+        assert str(tmp_path / ".bashrc") in said("train", "--install-completion")
+
+    assert (tmp_path / ".bashrc").read_bytes() == b"# caf\xe9\n" + line.encode() + b"\n"
+    typed = 'COMP_WORDS=(train st); COMP_CWORD=1; _train_completion train; echo "${COMPREPLY[@]}"'
+    assert said("bash", "-c", f". ~/.bashrc; complete -p train >/dev/null && {typed}") == "status\n"
+
+
+def test_a_shell_nobody_can_complete_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    monkeypatch.setattr(sys, "argv", ["train", "--show-completion"])
+    exit_code = run_command()
+
+    assert exit_code == 2
+    assert capsys.readouterr().err == (
+        "error: completion is for bash, fish, zsh, not 'tcsh'\n"
+        "fix:   SHELL=/bin/bash train --show-completion\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +197,15 @@ def test_the_three_ways_to_say_run_do_the_same(laptop: Laptop) -> None:
         (["--remote"], "requires an argument", "train"),
         (["logs"], "missing argument 'RUN'", "train logs --help"),
         (["status", "a"], "unexpected extra argument", "train status --help"),
-        (["run", "--gpus", "x"], "invalid value for '--gpus'", "train run --help"),
+        (["--remot", "vm"], "--remot (Possible options: --remote)", "train run --help"),
+        (["remote", "ad"], "no such command 'ad'", "train remote --help"),
+        (["remote", "add", "q"], "missing option '--host'", "train remote add --help"),
+        (["run", "--gpus", "x"], "'--gpus': 'x' is not a valid whole number", "train run --help"),
+        (["run", "--gpus", "-1"], "'--gpus': -1 is not in the range x>=0", "train run --help"),
+        (["logs", "a", "-n", "-1"], "'--tail' / '-n': -1 is not in", "train logs --help"),
+        (["gc", "vm", "--keep-days", "nan"], "not a valid number of days", "train gc --help"),
+        (["gc", "vm", "--keep-days", "-1"], "-1.0 is not in the range x>=0", "train gc --help"),
+        (["pull", "--best=1"], "option '--best' does not take a value", "train"),
         (["run"], "no remote was named", "train --remote NAME"),
         (["--remote", "vmm"], "no remote is named 'vmm'", "did you mean vm?"),
         (["stauts"], "no category is named 'stauts'", "did you mean: train status"),
@@ -151,11 +243,10 @@ def test_what_is_typed_wrong_is_exit_code_2_and_told_with_a_fix(
     monkeypatch.chdir(used.root)
     monkeypatch.setenv("TRAINSHED_HOME", str(used.home))
     monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as exited:
-        main()
+    exit_code = run_command()
     stdout, stderr = capsys.readouterr()
 
-    assert exited.value.code == 2
+    assert exit_code == 2
     assert stdout == ""
     lines = stderr.splitlines()
     assert lines[0].startswith("error: ")

@@ -20,7 +20,7 @@ from orchestrator.config import (
     parse_remotes,
     parse_workspace,
 )
-from orchestrator.duration import format_duration, parse_duration
+from orchestrator.duration import parse_duration
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote, Workspace
 
@@ -390,15 +390,3 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
-
-
-@given(st.integers(0, 10**8))
-def test_a_duration_written_is_read_back(seconds: int) -> None:
-    assert parse_duration(format_duration(seconds)) == seconds
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(5400, "1h 30m"), (0, "0s"), (59.6, "1m"), (-90, "-1m 30s"), (-0.1, "0s")]
-)
-def test_a_duration_is_written_for_people(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text

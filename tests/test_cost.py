@@ -171,6 +171,18 @@ def test_a_run_that_never_started_costs_nothing_whatever_the_price() -> None:
     assert sum_costs(costs.values()) == Total((("USD", Decimal(0)),), 0)
 
 
+@pytest.mark.parametrize(
+    ("price", "text"), [(HOUR, "$0.00 (estimated)"), (None, "unknown")], ids=["priced", "unpriced"]
+)
+def test_a_run_that_waited_when_its_vm_vanished_is_marked(price: Decimal | None, text: str) -> None:
+    moments = [("queued", after(0)), ("lost", after(9))]
+    vanished = run_usage("a", "azure-k80", price, "USD" if price else "", moments)
+    total = sum_costs(run_costs([vanished], NOW).values())
+
+    assert total.estimated
+    assert format_total(total) == text
+
+
 def test_a_run_that_goes_on_costs_up_to_now_and_is_estimated() -> None:
     assert run_costs([usage("a", 0, None)], after(30)) == {
         "a": Cost(Decimal("0.30"), "USD", 1800.0, estimated=True)
@@ -320,14 +332,14 @@ def test_costs_are_grouped_by_what_is_asked() -> None:
     known = Total((("USD", Decimal("1.20")),), 0)
     unknown = Total((), 1)
     assert cost_rows(runs, By.REMOTE) == (
-        CostRow("azure-k80", 2, 7200.0, known),
-        CostRow("lambda", 1, 1800.0, unknown),
+        CostRow("azure-k80", 2, 7_200_000_000, known),
+        CostRow("lambda", 1, 1_800_000_000, unknown),
     )
     assert [row.key for row in cost_rows(runs, By.CATEGORY)] == ["category 'ü'\n5", "category4"]
     assert [row.key for row in cost_rows(runs, By.RUN)] == ["a", "b", "c"]
     assert [row.key for row in cost_rows(runs, By.SESSION)] == ["", "practice"]
     assert cost_rows(runs, By.WORKSPACE) == (
-        CostRow("/exam", 3, 9000.0, Total((("USD", Decimal("1.20")),), 1)),
+        CostRow("/exam", 3, 9_000_000_000, Total((("USD", Decimal("1.20")),), 1)),
     )
     assert cost_rows([], By.RUN) == ()
 

@@ -41,7 +41,7 @@ def _graded_by_keras_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_well_has_nothing_to_fix() -> None:
-    checks = judged(replace(WELL, framework="tensorflow 2.16.1"))
+    checks = judged(WELL._replace(framework="tensorflow 2.16.1"))
 
     assert {check.mark for check in checks.values()} == {Mark.OK}
     assert {check.fix for check in checks.values()} == {""}
@@ -68,7 +68,7 @@ def test_a_machine_that_is_well_has_nothing_to_fix() -> None:
 def test_what_is_not_well_is_found_and_has_a_fix(
     change: dict[str, object], name: str, mark: Mark
 ) -> None:
-    check = judged(replace(WELL, **change))[name]  # type: ignore[arg-type]
+    check = judged(WELL._replace(**change))[name]  # type: ignore[arg-type]
 
     assert check.mark is mark
     assert check.found
@@ -76,7 +76,7 @@ def test_what_is_not_well_is_found_and_has_a_fix(
 
 
 def test_a_cpu_machine_that_says_so_is_well_without_a_gpu() -> None:
-    checks = judged(replace(WELL, driver_gpus=(), framework_gpus=()), replace(K80, gpus=0))
+    checks = judged(WELL._replace(driver_gpus=(), framework_gpus=()), replace(K80, gpus=0))
 
     assert checks["gpu by driver"].mark is Mark.OK
     assert "gpu by framework" not in checks
@@ -85,7 +85,7 @@ def test_a_cpu_machine_that_says_so_is_well_without_a_gpu() -> None:
 def test_what_the_vm_says_cannot_steer_the_terminal() -> None:
     evil = "\x1b[2Jgpu\x07"
     remote = replace(K80, env=EnvSpec("python3.8"))
-    examined = replace(WELL, driver_gpus=(evil,), framework=evil, framework_gpus=(evil,))
+    examined = WELL._replace(driver_gpus=(evil,), framework=evil, framework_gpus=(evil,))
 
     for check in judged(examined, remote).values():
         assert "\x1b" not in check.found

@@ -64,7 +64,7 @@ class Guest:
 
     def expect(self, **changes: object) -> None:
         """Make the memory a wrong one."""
-        self.memory.keep(replace(self.way, **changes))  # type: ignore[arg-type]
+        self.memory.keep(self.way._replace(**changes))  # type: ignore[arg-type]
 
     @property
     def ran(self) -> Path:
@@ -302,7 +302,12 @@ def test_a_wrong_memory_costs_the_plain_way_and_is_put_right(
     right = guest.way
     guest.expect(**wrong)
 
-    guest.runs_once()
+    try:
+        guest.runs_once()
+    except ConnectionLost:
+        # A server says why it hangs up on a channel it does not know; a reset may lose its words.
+        assert "channel" in wrong
+        guest.runs_once()
 
     if "identity" not in wrong and "ahead" not in wrong:
         assert guest.way.kex == right.kex
@@ -412,7 +417,7 @@ def strict(guest: Guest, folder: Path, settings: str) -> Iterator[Guest]:
     with openssh(folder / "strict", settings) as server:
         other = Guest(server, server.trusted(folder))
         identity = fingerprint(server.key)
-        other.memory.keep(replace(guest.way, identity=identity, ahead=WHOLE))
+        other.memory.keep(guest.way._replace(identity=identity, ahead=WHOLE))
         yield other
 
 

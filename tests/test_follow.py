@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,11 @@ from orchestrator.errors import (
     NoPython,
     TrainshedError,
 )
-from orchestrator.follow import Follower
+from orchestrator.follow import Follower, look_at_all, read_end
 from orchestrator.link import Link
 from orchestrator.mirror import Mirror, Mirrors, why_lost
 from orchestrator.tell import Silence
-from remote.protocol import Cancel, Done, Piece, RunReport
+from remote.protocol import CHUNK_BYTES, Cancel, Done, Piece, RunReport
 from remote.record import to_bytes
 from remote.runfolder import RunRequest, RunState, State
 from tests.servers import Relay, SshServer
@@ -175,7 +175,7 @@ def test_many_runs_with_long_logs_fit_into_the_answers(vm: Vm) -> None:
     vm.finish(link, first)
     mirrors = []
     for number in range(1, 91):
-        request = replace(first.request, run_id=f"run{number:03}")
+        request = first.request._replace(run_id=f"run{number:03}")
         mirrors.append(vm.mirrors.make(request))
         folder = vm.run_folder(request.run_id)
         folder.path.mkdir()
@@ -194,7 +194,7 @@ def test_many_runs_with_long_logs_fit_into_the_answers(vm: Vm) -> None:
 def test_a_run_that_the_vm_never_had_is_left_as_not_sent(vm: Vm) -> None:
     link = vm.connect()
     request = vm.start(link, "true", "known").request
-    mirror = vm.mirrors.make(replace(request, run_id="unknown"))
+    mirror = vm.mirrors.make(request._replace(run_id="unknown"))
     vm.told = told = Told()
     vm.finish(link, mirror, vm.mirrors.all()[0])
     assert told.warnings == []
@@ -374,3 +374,50 @@ def link_lost() -> Link:
 
 def read(file: Path) -> bytes:
     return file.read_bytes() if file.exists() else b""
+
+
+def test_remotes_are_asked_side_by_side_and_each_one_s_trouble_is_told_in_order() -> None:
+    together = threading.Barrier(20, timeout=20)
+    names = [f"vm{number}" for number in range(20)]
+
+    def refuse(name: str) -> Link:
+        together.wait()  # breaks when they are asked one after the other
+        raise ConnectError(f"no way to {name}")
+
+    troubles = look_at_all({n: partial(refuse, n) for n in names}, dict.fromkeys(names, ()))
+
+    assert [(name, str(error)) for name, error in troubles.items()] == [
+        (name, f"no way to {name}") for name in names
+    ]
+
+
+def test_more_remotes_than_threads_are_all_asked() -> None:
+    asked: list[int] = []
+
+    def refuse(number: int) -> Link:
+        asked.append(number)
+        raise ConnectError("no")
+
+    ways = {str(number): partial(refuse, number) for number in range(100)}
+    assert len(look_at_all(ways, dict.fromkeys(ways, ()))) == 100
+    assert sorted(asked) == list(range(100))
+    assert look_at_all({}, {}) == {}
+
+
+def test_a_bug_in_asking_one_remote_is_not_taken_for_its_silence() -> None:
+    def fail() -> Link:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        look_at_all({"vm": fail}, {"vm": ()})
+
+
+def test_the_end_of_a_long_log_comes_alone_and_is_not_kept(vm: Vm) -> None:
+    vm.write("train.py", COUNTS.format(lines=100_000))
+    link = vm.connect()
+    mirror = vm.start(link, "python train.py")
+    log = vm.run_folder().log
+    wait_until(lambda: log.exists() and log.stat().st_size == 1_200_000, "the whole log")
+
+    assert read_end(link, mirror) == counted(100_000)[-CHUNK_BYTES:]
+    assert not mirror.log.exists()

@@ -30,10 +30,11 @@ from orchestrator.confine import (
     run_spawned,
 )
 from orchestrator.errors import UsageError
-from orchestrator.grade import Candidate, Limits, Progress, _Copy, _Grading, _verdict, grade
+from orchestrator.grade import Candidate, Grading, Limits, Progress, _Copy, _verdict, grade
 from orchestrator.grader import Broken, read
 from orchestrator.grading import conclude
-from orchestrator.verdict import Outcome, Verdict, one_line, points
+from orchestrator.printable import one_line
+from orchestrator.verdict import Outcome, Verdict, points
 
 ROOT = Path(__file__).parent.parent
 ACCURACY = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -281,16 +282,16 @@ def test_how_a_process_ended_decides_whose_fault_it_is(
     assert says in answer.get("reason", "")
 
 
-class _Scripted(_Grading):
+class _Scripted(Grading):
     """Its process is a shell script: the nth start runs the nth script."""
 
-    def __init__(self, scratch: str, *scripts: str) -> None:
-        super().__init__(scratch)
+    def __init__(self, *scripts: str) -> None:
+        super().__init__()
         self.scripts = list(scripts)
 
-    def start(self) -> None:
-        self.noise.write_bytes(b"")
-        self.process = subprocess.Popen(
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._noise.write_bytes(b"")
+        return subprocess.Popen(
             ("/bin/sh", "-c", f"echo '{{}}'; {self.scripts.pop(0)}"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -312,7 +313,7 @@ def test_a_grading_process_that_fails_costs_one_verdict_and_is_replaced(
     tmp_path: Path, script: str, says: str
 ) -> None:
     good = """while read x; do echo '{"outcome": "graded", "value": 1}'; done"""
-    grading = _Scripted(str(tmp_path), script, good)
+    grading = _Scripted(script, good)
     with grading:
         first, second, third = (
             grading.ask(tmp_path / "m.h5", tmp_path / "grader.py", LIMITS) for _ in range(3)
@@ -751,9 +752,13 @@ def test_a_grading_process_that_was_killed_between_two_models_costs_no_verdict(
 @linux
 @pytest.mark.tf
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running_when_the_grading_is_interrupted(
-    models: Path, grader: Callable[[str, str], Path], end: signal.Signals
+def test_nothing_is_left_when_the_grading_is_interrupted(
+    models: Path,
+    grader: Callable[[str, str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    end: signal.Signals,
 ) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
     asked = (models / "good.h5", grader("held_out", "import time; time.sleep(100)"))
     code = (
         f"import sys; sys.path.append({str(ROOT)!r})\n"
@@ -763,8 +768,7 @@ def test_nothing_is_left_running_when_the_grading_is_interrupted(
     user = subprocess.Popen(
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,
-        # Who is killed cannot clear away.
-        env=os.environ | {"TMPDIR": str(models)},
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
 
     def forks() -> list[int]:
@@ -776,6 +780,68 @@ def test_nothing_is_left_running_when_the_grading_is_interrupted(
     user.communicate()
 
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in (grading, fork)))
+    # Who is killed cannot clear away; the process it had started does.
+    assert list(temporary.iterdir()) == []
+
+
+ANSWERS = """
+import sys
+import keras, numpy as np
+from orchestrator import grading
+from tensorflow import constant
+keras.utils.set_random_seed(1)
+random = np.random.default_rng(1)
+
+def made(shape, *layers, **options):
+    return keras.Sequential([keras.Input(shape, **options), *layers])
+
+words = keras.layers.TextVectorization(output_sequence_length=3, vocabulary=["good", "bad"])
+cases = {
+    "a short last batch": (made((4,), keras.layers.Dense(2)), random.random((70, 4), "float32")),
+    "one example": (made((4,), keras.layers.Dense(2)), random.random((1, 4), "float32")),
+    "float64": (made((4,), keras.layers.Dense(2)), random.random((33, 4))),
+    "sequences of any length": (made((None, 2), keras.layers.LSTM(3)), random.random((40, 7, 2))),
+    "whole numbers": (
+        made((5,), keras.layers.Embedding(9, 3), keras.layers.Flatten(), dtype="int32"),
+        random.integers(0, 9, (40, 5)),
+    ),
+    "pictures": (
+        made((8, 8, 1), keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization(),
+             keras.layers.Dropout(0.5), keras.layers.GlobalMaxPooling2D()),
+        random.random((40, 8, 8, 1), "float32"),
+    ),
+    "text": (
+        made((1,), words, keras.layers.Embedding(9, 2), keras.layers.Flatten(), dtype="string"),
+        np.array([["good"], ["bad day"], ["x"]] * 15, object),
+    ),
+    "batches of one size": (
+        made((3, 2), keras.layers.LSTM(2, stateful=True), batch_size=32),
+        random.random((64, 3, 2), "float32"),
+    ),
+}
+for name, (model, x) in cases.items():
+    expected = model.predict(constant(x) if x.dtype == object else x, verbose=0)
+    for layer in model.layers:
+        if getattr(layer, "stateful", False):
+            layer.reset_states()
+    found = grading._answers(model, x)
+    assert found.dtype == expected.dtype, name
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    print(name)
+"""
+
+
+@pytest.mark.tf
+def test_the_answers_are_those_of_keras_predict(tmp_path: Path) -> None:
+    script = tmp_path / "answers.py"
+    script.write_text(ANSWERS)
+    quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | quiet, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 8
 
 
 @pytest.mark.tf

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact
+from orchestrator.mirror import Mirrors
+from remote import clock
+from remote.protocol import RunReport
+from remote.runfolder import RunRequest, RunState, State
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,26 +26,27 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "words: no I/O",
         {
-            *("cost", "duration", "errors", "gitignore", "logview", "node", "printable", "size"),
+            *(
+                "cost",
+                "deflate",
+                "duration",
+                "errors",
+                "gitignore",
+                "lean",
+                "logview",
+                "node",
+                "printable",
+                "size",
+            ),
             *("spec", "tell", "verdict"),
         },
     ),
     (
         "files: what the laptop keeps, and what it reads",
         {
-            *("bill", "config", "events", "hashing", "home", "ignore", "ledger", "ledgerschema"),
-            *(
-                "mirror",
-                "money",
-                "package",
-                "plan",
-                "remotes",
-                "scan",
-                "schema",
-                "shelf",
-                "snapshot",
-            ),
-            *("statcache",),
+            *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
+            *("ledgerschema", "mirror", "money", "package", "plan", "remotes", "scan", "schema"),
+            *("shelf", "snapshot", "statcache"),
         },
     ),
     (
@@ -45,6 +55,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             *(
                 "channel",
                 "confine",
+                "dialing",
                 "flight",
                 "grade",
                 "grader",
@@ -52,26 +63,39 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "hostkeys",
                 "keyoffers",
             ),
-            *("line", "link", "modelcheck", "practicevm", "ssh", "sshconfig", "way"),
+            *(
+                "line",
+                "link",
+                "modelcheck",
+                "pipe",
+                "practicevm",
+                "reach",
+                "ssh",
+                "sshconfig",
+                "way",
+            ),
         },
     ),
-    ("steps", {"doctor", "follow", "init", "pull", "standing", "sync"}),
+    (
+        "steps",
+        {"ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"},
+    ),
     ("the way through", {"roundtrip"}),
-    ("the user's side", {"console", "desk", "machines", "report"}),
+    ("the user's side", {"console", "desk", "machines", "report", "table", "terminal"}),
     ("the command line", {"cli", "demo"}),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
 
 # What of the VM's half the laptop's may use: the wire format, the digest, the names of files.
-KERNEL = {"atomic", "clock", "protocol", "record", "runfolder", "tree"}
+KERNEL = {"atomic", "bootstrap", "clock", "parts", "protocol", "record", "runfolder", "tree"}
 
 # Which modules alone may import a heavy or dangerous package.
 DOORS = {
     "paramiko": {"flight", "ssh"},
     "asyncssh": {"practicevm"},
     "yaml": {"config"},
-    "typer": {"cli"},
-    "rich": {"console", "report"},
+    "click": {"cli"},
+    "rich": {"console", "table", "terminal"},
     "sqlite3": {"ledger", "ledgerschema"},
     "tensorflow": {"grading"},
     "keras": {"grading"},
@@ -148,6 +172,75 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
         assert not imports(VM[f"remote.{name}"]) & posix
 
 
+# A command that only reads what is on this laptop, and which of our modules it may import.
+_SHOWING = {
+    *("config", "console", "cost", "duration", "errors", "home", "logview", "mirror", "node"),
+    *("printable", "report", "schema", "size", "spec", "table", "tell", "verdict"),
+}
+_RECORDED = _SHOWING | {"ledger", "ledgerschema", "money"}
+QUICK = {
+    ("--help",): {"errors", "printable"},
+    ("--version",): {"errors", "printable"},
+    ("run", "--help"): {"errors", "printable"},
+    ("status",): _RECORDED | {"desk", "shelf"},
+    ("status", "--all", "--local"): _RECORDED | {"desk", "shelf"},
+    ("logs", "a-1"): _RECORDED | {"desk", "shelf"},
+    ("cost",): _RECORDED | {"bill"},
+    ("remote", "list"): _SHOWING,
+}
+HEAVY = {
+    *("asyncio", "concurrent.futures", "cryptography", "h5py", "keras", "numpy", "paramiko"),
+    *("pydantic", "rich", "tensorflow", "typer", "multiprocessing", "http", "ssl"),
+}
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace, with the user's files beside it, in which a run has ended and is home."""
+    root = tmp_path_factory.mktemp("exam")
+    (root / "train.yaml").write_text("jobs: {a: {command: 'true', outputs: [a/x.h5]}}\n")
+    (root / "home").mkdir()
+    now = datetime.now(UTC)
+    with Ledger.open(root / "home" / "ledger.sqlite3") as ledger:
+        ledger.add(
+            RunFact("a-1", str(root), "a", "vm", "", "true", now, Decimal("0.5"), "USD", "user"),
+            RunEvent("a-1", "running", now, Reporter.VM),
+            RunEvent("a-1", "failed", now, Reporter.VM, exit_code=1),
+        )
+    mirror = Mirrors(root / ".train").make(RunRequest("a-1", "a", "0" * 64, "true"))
+    state = RunState(State.FAILED, clock.now(), ended_at=clock.now(), exit_code=1)
+    mirror.see(RunReport("a-1", "a", alive=False, stamp="1", state=state), "")
+    mirror.settle()
+    return root
+
+
+@pytest.mark.parametrize("words", QUICK, ids=" ".join)
+def test_a_quick_command_imports_nothing_it_does_not_need(
+    laptop: Path, words: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", "-m", "orchestrator.cli", *words],
+        cwd=laptop,
+        env={**os.environ, "TRAINSHED_HOME": str(laptop / "home")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {
+        line.rpartition("|")[2].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    own = {name.partition(".")[2] for name in loaded if name.startswith("orchestrator.")}
+
+    assert "click" in loaded
+    assert own <= QUICK[words]
+    assert not HEAVY & loaded
+    if words[-1] in ("--help", "--version"):
+        assert not {"json", "sqlite3", "yaml"} & loaded
+
+
 @pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.roundtrip"])
 def test_importing_starts_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
@@ -170,7 +263,7 @@ for name in {names}:
     importlib.import_module(name)
 """
     # The libraries are imported first: it is our modules that are put to the test.
-    code = "import asyncio, asyncssh, paramiko, platformdirs, rich.live, typer, yaml\n" + code
+    code = "import asyncio, asyncssh, click, paramiko, platformdirs, rich.live, yaml\n" + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

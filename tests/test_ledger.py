@@ -249,7 +249,7 @@ def test_a_table_for_every_fact_and_a_fact_for_every_table(ledger: Ledger, path:
         tables = {
             name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
-    assert tables == {table for table, _ in TABLES.values()} | {"schema_step"}
+    assert tables == {table for table, _ in TABLES.values()} | {"schema_step", "run_price"}
 
 
 def test_runs_are_found_by_workspace_category_remote_and_time(ledger: Ledger) -> None:
@@ -277,56 +277,6 @@ def test_intervals_count_when_they_end_in_the_time_asked_for(ledger: Ledger) -> 
     assert len(ledger.intervals(remote="azure-k80", since=NOON + timedelta(hours=1))) == 1
     assert ledger.intervals(since=NOON + timedelta(hours=2)) == ()
     assert ledger.intervals(remote="other") == ()
-
-
-def verdict(name: str, minute: int, points: int | None, value: float | None = 0.5) -> VerdictFact:
-    return replace(
-        VERDICT,
-        id=f"{name}-{minute}",
-        sha256=name * 64,
-        run_id=None,
-        points=points,
-        value=value,
-        graded_at=NOON + timedelta(minutes=minute),
-    )
-
-
-def best(ledger: Ledger, *verdicts: VerdictFact) -> str | None:
-    ledger.add(*verdicts)
-    found = ledger.best_verdict(RUN.workspace, "category4")
-    return None if found is None else found.id
-
-
-def test_the_best_verdict_has_most_points_then_the_better_metric(ledger: Ledger) -> None:
-    assert best(ledger) is None
-    assert best(ledger, verdict("a", 0, None)) is None
-    assert best(ledger, verdict("b", 1, 0, None)) == "b-1"
-    assert best(ledger, verdict("c", 2, 3, 0.7)) == "c-2"
-    assert best(ledger, verdict("d", 3, 3, 0.8), verdict("e", 4, 2, 0.9)) == "d-3"
-
-
-def test_of_equal_verdicts_the_earlier_is_the_best(ledger: Ledger) -> None:
-    assert best(ledger, verdict("b", 2, 3), verdict("a", 1, 3), verdict("c", 3, 3)) == "a-1"
-
-
-def test_a_smaller_metric_is_better_where_the_grader_says_so(ledger: Ledger) -> None:
-    low, high = verdict("a", 2, 3, 0.1), verdict("b", 1, 3, 0.2)
-    assert (
-        best(ledger, *(replace(v, metric="loss", higher_is_better=False) for v in (low, high)))
-        == "a-2"
-    )
-
-
-def test_of_equal_metrics_the_smaller_file_is_the_best(ledger: Ledger) -> None:
-    unknown = replace(verdict("a", 1, 3), size_bytes=None)
-    smaller = replace(verdict("c", 3, 3), size_bytes=9)
-    assert best(ledger, unknown, verdict("b", 2, 3), smaller) == "c-3"
-
-
-def test_a_grader_put_right_lowers_a_grade_and_a_broken_one_does_not(ledger: Ledger) -> None:
-    assert best(ledger, verdict("a", 0, 5), verdict("b", 1, 3)) == "a-0"
-    assert best(ledger, replace(verdict("a", 2, None), outcome="broken")) == "a-0"
-    assert best(ledger, verdict("a", 3, 2)) == "b-1"
 
 
 WRITER = """
@@ -513,7 +463,7 @@ def test_a_newer_file_is_refused_with_the_version_to_install(path: Path) -> None
     connect(path, (*STEPS, SECOND)).close()
     before = path.read_bytes()
     with pytest.raises(
-        LedgerError, match=f"has version 2, and this trainshed knows {len(STEPS)}"
+        LedgerError, match=f"has version {len(STEPS) + 1}, and this trainshed knows {len(STEPS)}"
     ) as caught:
         Ledger.open(path)
     assert caught.value.fix == "install trainshed 0.9.0 or later"

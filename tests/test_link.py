@@ -10,13 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from orchestrator import ssh
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
+from orchestrator.link import Call
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Watch
 from tests.servers import Relay, SshServer
 from tests.vm import Vm, practice, quoted_python, wait_until
@@ -57,12 +58,12 @@ def test_the_agent_says_whom_it_runs_as_and_where(vm: Vm) -> None:
     assert hello.cpus >= 1
 
 
-def test_nothing_of_the_agent_stays_when_the_line_ends(vm: Vm) -> None:
+def test_nothing_but_its_source_stays_of_the_agent_when_the_line_ends(vm: Vm) -> None:
     link = vm.connect()
     assert vm.pids()
     link.close()
     wait_until(lambda: not vm.pids(), "the agent is gone")
-    assert not [path for path in vm.store.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in vm.store.rglob("*") if path.is_file()} == {"agents"}
 
 
 def test_what_a_login_shell_says_first_is_read_past(vm: Vm) -> None:
@@ -162,9 +163,8 @@ def test_a_refusal_leaves_the_link_usable(vm: Vm) -> None:
 
 
 def test_a_call_the_agent_does_not_know_is_refused(vm: Vm) -> None:
-    @dataclass(frozen=True)
-    class Dance:
-        OP = "dance"
+    class Dance(NamedTuple):
+        pass
 
     link = vm.connect()
     with pytest.raises(Refused, match="dance"):
@@ -297,3 +297,56 @@ def test_every_failure_of_the_start_closes_the_connection(vm: Vm) -> None:
     with pytest.raises(TrainshedError):
         vm.connect(python="false")
     wait_until(lambda: not set(threading.enumerate()) - before, "no thread is left")
+
+
+def agents(vm: Vm) -> list[Path]:
+    return sorted((vm.store / "agents").iterdir())
+
+
+def test_the_agent_is_sent_once(vm: Vm) -> None:
+    vm.connect()
+    assert vm.wire.sent_bytes > 30_000
+    kept = agents(vm)
+    assert len(kept) == 1
+    vm.connect()
+    assert vm.wire.sent_bytes < 4_000
+    assert agents(vm) == kept
+
+
+@pytest.mark.parametrize("left", [0.0, 0.5, 1.0])
+def test_an_agent_that_was_spoilt_on_the_disk_is_sent_again(vm: Vm, left: float) -> None:
+    vm.connect()
+    (kept,) = agents(vm)
+    good = kept.read_bytes()
+    kept.write_bytes(good[: int(left * len(good))][:-1] + b"\0")
+    assert vm.connect().call(ListRuns(), News).reports == ()
+    assert vm.wire.sent_bytes > 30_000
+    assert agents(vm) == [kept]
+    assert len(kept.read_bytes()) == len(good)
+
+
+def test_a_machine_that_cannot_keep_the_agent_is_sent_it_each_time(vm: Vm) -> None:
+    vm.store.mkdir()
+    (vm.store / "agents").write_text("in the way")
+    for _ in range(2):
+        assert vm.connect().call(ListRuns(), News).reports == ()
+        assert vm.wire.sent_bytes > 30_000
+
+
+def test_a_call_sent_ahead_is_answered_when_it_is_made(vm: Vm) -> None:
+    link = vm.connect(ahead=[(Cancel("nobody"), b"")])
+    before = vm.wire.sent_bytes
+    with pytest.raises(Refused, match="knows no run"):
+        link.call(Cancel("nobody"), Done)
+    assert vm.wire.sent_bytes == before
+    assert link.call(ListRuns(), News).reports == ()
+
+
+@pytest.mark.parametrize(
+    "ahead", [[(ListRuns(), b"")], [(Cancel("nobody"), b""), (ListRuns(), b"x")]]
+)
+def test_a_call_sent_ahead_and_never_made_does_no_harm(vm: Vm, ahead: list[Call]) -> None:
+    link = vm.connect(ahead=ahead)
+    with pytest.raises(Refused, match="knows no run 'other'"):
+        link.call(Cancel("other"), Done)
+    assert link.call(ListRuns(), News).reports == ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.logview import LogView
+from orchestrator.logview import LogView, last_lines
 
 # What Keras 2 writes (a bar wiped by backspaces), and Keras 3 (carriage returns, colours).
 KERAS_2 = (
@@ -100,3 +102,33 @@ def test_whatever_comes_is_harmless_to_print(log: bytes) -> None:
     for line in lines(log):
         assert "\x1b" not in line
         assert all(c.isprintable() or c in "\t" or ord(c) > 0x9F for c in line)
+
+
+@given(st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")), max_size=9))
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_last_lines_are_those_that_tail_shows(end: bytes, texts: list[bytes]) -> None:
+    log = b"\n".join(texts) + end
+    lines = log.removesuffix(b"\n").split(b"\n")
+    for count in range(len(texts) + 2):
+        shown = log[last_lines(io.BytesIO(log), count) :]
+        assert shown.removesuffix(b"\n") == b"\n".join(lines[-count:] if count else [])
+
+
+class Sparse(io.BytesIO):
+    """A gigabyte of one line, of which what is read is counted."""
+
+    read_bytes = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 10**9 if whence == 2 else offset
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        self.read_bytes += size
+        return b"x" * size
+
+
+def test_the_last_lines_of_a_gigabyte_without_an_end_are_looked_for_in_its_last_part() -> None:
+    file = Sparse()
+    assert last_lines(file, 1) == 10**9 - 2**24
+    assert file.read_bytes == 2**24

@@ -13,8 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.package import bootstrap_command, bootstrap_input, load_sources
+from orchestrator.package import (
+    bootstrap_command,
+    bootstrap_input,
+    load_sources,
+    package_input,
+)
 from remote import protocol
+from remote.bootstrap import WANTED
 from remote.protocol import CALL, MAGIC, RESULT, Frame, Hello, ListRuns, News, pack, read_frame
 from remote.record import decode, encode
 
@@ -153,11 +159,11 @@ def start(python: str, home: Path, sent: bytes) -> subprocess.CompletedProcess[b
 
 @pytest.mark.parametrize("python", those(OURS))
 def test_the_agent_greets_and_answers(python: str, tmp_path: Path) -> None:
-    call = pack(Frame(CALL, {"op": ListRuns.OP, "args": encode(ListRuns())}))
-    done = start(python, tmp_path, bootstrap_input() + call)
+    call = pack(Frame(CALL, {"op": protocol.name_of(ListRuns), "args": encode(ListRuns())}))
+    done = start(python, tmp_path, bootstrap_input(call) + package_input() + call)
     assert (done.stderr, done.returncode) == (b"", 0)
-    assert done.stdout.startswith(MAGIC)
-    frames = io.BytesIO(done.stdout[len(MAGIC) :])
+    assert done.stdout.startswith(WANTED + MAGIC)
+    frames = io.BytesIO(done.stdout[len(WANTED + MAGIC) :])
     greeting, answer = read_frame(frames.read), read_frame(frames.read)
     assert greeting is not None
     assert greeting.kind == RESULT
@@ -167,7 +173,11 @@ def test_the_agent_greets_and_answers(python: str, tmp_path: Path) -> None:
     assert hello.store == str(tmp_path / "store")
     assert answer is not None
     assert decode(News, answer.head) == News((), (), ())
+    assert read_frame(frames.read) == answer
     assert frames.read() == b""
+    again = start(python, tmp_path, bootstrap_input())
+    assert again.stdout.startswith(MAGIC)
+    assert again.stderr == b""
 
 
 @pytest.mark.parametrize("python", those(TOO_OLD))

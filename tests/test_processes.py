@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from remote.processes import descendants, send_signal
+from remote.processes import Process, descendants, family, parse_stat, send_signal
 from tests.forks import fork
 
 if not Path("/proc/self/stat").exists():
@@ -216,3 +216,34 @@ def test_signalling_another_users_process_is_no_error() -> None:
         send_signal([1], 0)
 
     assert os.waitstatus_to_exitcode(os.waitpid(fork(as_somebody_else), 0)[1]) == 0
+
+
+def test_a_program_s_name_cannot_confuse_the_reading() -> None:
+    line = b"7 (a) R 1 (b\n) S 5 6 7 0 -1 4194560 1 2 3 4 30 12 9 9 20 0 1 0 555 1000 42 18 0 0 0"
+    assert parse_stat(line) == Process(7, 5, 7, 42, 555, 42)
+    assert parse_stat(line.replace(b") S", b") Z")) == Process(7, 5, 7, 42, 555, 42, ended=True)
+
+
+def test_a_system_without_proc_shows_no_descendants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remote.processes._PROC", tmp_path / "none")
+    assert descendants(1) == []
+
+
+def test_the_family_is_descendants_and_session_and_nobody_else() -> None:
+    def process(pid: int, parent: int, session: int) -> Process:
+        return Process(pid, parent, session, 0, 0, 0)
+
+    everyone = [
+        process(1, 0, 1),
+        process(10, 1, 10),  # the root
+        process(11, 10, 10),
+        process(12, 11, 12),  # left the session, not its parent
+        process(13, 1, 10),  # its parent died
+        process(14, 13, 14),
+        process(15, 1, 15),  # a neighbour
+        process(100, 15, 15),
+    ]
+
+    assert sorted(one.pid for one in family(everyone, 10)) == [10, 11, 12, 13, 14]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -23,10 +23,9 @@ JSON = st.recursive(
 )
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     number: float
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # as in `Heap`
 
 
 @given(st.from_type(RunRequest) | st.from_type(RunState) | st.from_type(News))

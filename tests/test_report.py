@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console as Rich
-from rich.table import Table
 
 from orchestrator.bill import bill_csv
 from orchestrator.console import Console
@@ -42,6 +41,8 @@ from orchestrator.report import (
 )
 from orchestrator.spec import EnvSpec, Price, Remote
 from orchestrator.standing import Standing
+from orchestrator.table import Table
+from orchestrator.terminal import Terminal
 from orchestrator.verdict import Outcome, Verdict
 from remote.protocol import Heap, RunReport
 from remote.runfolder import RunRequest, RunState, State
@@ -68,7 +69,7 @@ INVALID = Verdict(
 
 def shown(table: Table, width: int = 200) -> str:
     text = io.StringIO()
-    Rich(file=text, width=width, color_system=None).print(table)
+    Terminal(Rich(file=text, width=width, color_system=None)).show(table)
     return text.getvalue()
 
 
@@ -123,8 +124,8 @@ def test_an_unknown_price_is_never_zero() -> None:
     assert cost_text(Cost(Decimal("0.42"), "USD", 60.0, estimated=True)) == "$0.42 so far"
 
     tiny = Total((("USD", Decimal("0.000000001")),), 0)
-    assert cost_row_json(CostRow("a", 1, 1.0, tiny))["cost"] == {"USD": "0.000000001"}
-    row = CostRow("", 2, 60.0, Total((), 2))
+    assert cost_row_json(CostRow("a", 1, 1_000_000, tiny))["cost"] == {"USD": "0.000000001"}
+    row = CostRow("", 2, 60_000_000, Total((), 2))
     assert "(no session)" in shown(cost_table("session", [row]))
     assert "unknown" in shown(cost_table("session", [row]))
     assert cost_row_json(row)["cost"] == {}
@@ -134,7 +135,7 @@ def test_an_unknown_price_is_never_zero() -> None:
 def test_csv_has_a_line_for_each_currency_and_quotes_what_it_must() -> None:
     total = Total((("EUR", Decimal("0.1")), ("USD", Decimal("0.000000001"))), 1)
     text = bill_csv(
-        "workspace", [CostRow('/my, "exam"', 2, 1.5, total), CostRow("x", 1, 0, Total((), 1))]
+        "workspace", [CostRow('/my, "exam"', 2, 1_500_000, total), CostRow("x", 1, 0, Total((), 1))]
     )
 
     assert text.splitlines() == [
@@ -220,7 +221,7 @@ def test_no_cell_of_any_table_can_steer_the_terminal() -> None:
         checks_table([Check(evil, Mark.FAIL, evil, evil)]),
         heaps_table([heap], dropped=False),
         files_table([(evil, 1)]),
-        cost_table("session", [CostRow(evil, 1, 1.0, Total((), 1))]),
+        cost_table("session", [CostRow(evil, 1, 1_000_000, Total((), 1))]),
         remotes_table([Remote(evil, evil, evil, env=EnvSpec(evil))]),
         ready_table([replace(standing(GOOD), category=evil)]),
         points_table([replace(standing(GOOD), category=evil)], []),
@@ -235,7 +236,7 @@ def test_on_a_narrow_screen_no_word_is_cut_off(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console = Console()
-    console.out = Rich(width=columns, color_system=None, highlight=False, markup=False)
+    console.out = Terminal(Rich(width=columns, color_system=None, highlight=False, markup=False))
     console.result(ready_table([standing(GOOD)]))
     console.result(checks_table([Check("connection", Mark.FAIL, "word " * 40, "do " * 40)]))
     text = capsys.readouterr().out

@@ -155,7 +155,7 @@ def test_the_same_run_submitted_again_starts_once(vm: Vm) -> None:
 def test_the_same_run_submitted_from_five_connections_at_once_starts_once(vm: Vm) -> None:
     links = [vm.connect() for _ in range(5)]
     vm.run(links[0], "true", run_id="first")  # brings the tree there
-    mirror = vm.mirrors.make(replace(vm.mirrors.all()[0].request, run_id="run", command="echo hi"))
+    mirror = vm.mirrors.make(vm.mirrors.all()[0].request._replace(run_id="run", command="echo hi"))
     barrier = threading.Barrier(5)
 
     def start(link: Link) -> None:
@@ -177,7 +177,7 @@ def test_a_look_at_a_run_does_not_keep_it_from_starting(vm: Vm) -> None:
     """Looking at a lock shares it for a moment; a submission in that moment still counts."""
     link = vm.connect()
     vm.run(link, "true", run_id="first")
-    mirror = vm.mirrors.make(replace(vm.mirrors.all()[0].request, run_id="run"))
+    mirror = vm.mirrors.make(vm.mirrors.all()[0].request._replace(run_id="run"))
     folder = vm.run_folder()
     folder.path.mkdir()
     folder.request.write_bytes(to_bytes(mirror.request))
@@ -197,7 +197,7 @@ def test_another_request_under_the_same_id_is_refused(vm: Vm) -> None:
     vm.run(link, "echo right")
     request = vm.mirrors.all()[0].request
     with pytest.raises(Refused) as raised:
-        link.call(Submit((replace(request, command="echo wrong"),)), Submitted)
+        link.call(Submit((request._replace(command="echo wrong"),)), Submitted)
     assert raised.value.code == "run-exists"
     assert vm.log() == b"right\n"
 
@@ -205,14 +205,14 @@ def test_another_request_under_the_same_id_is_refused(vm: Vm) -> None:
 def test_a_request_that_leaves_its_folder_is_refused(vm: Vm) -> None:
     link = vm.connect()
     vm.run(link, "true")
-    request = replace(vm.mirrors.all()[0].request, run_id="bad")
+    request = vm.mirrors.all()[0].request._replace(run_id="bad")
     for bad in (
-        replace(request, run_id="../out"),
-        replace(request, run_id=""),
-        replace(request, tree="../../etc/passwd"),
-        replace(request, outputs=("../../*",)),
-        replace(request, outputs=("/etc/passwd",)),
-        replace(request, requirements="/etc/passwd"),
+        request._replace(run_id="../out"),
+        request._replace(run_id=""),
+        request._replace(tree="../../etc/passwd"),
+        request._replace(outputs=("../../*",)),
+        request._replace(outputs=("/etc/passwd",)),
+        request._replace(requirements="/etc/passwd"),
     ):
         with pytest.raises(Refused) as raised:
             link.call(Submit((bad,)), Submitted)
@@ -467,7 +467,7 @@ def test_a_submission_for_an_unknown_tree_starts_nothing(vm: Vm) -> None:
     link = vm.connect()
     vm.run(link, "true")
     request = vm.mirrors.all()[0].request
-    wanted = (replace(request, run_id="new"), replace(request, run_id="odd", tree="0" * 64))
+    wanted = (request._replace(run_id="new"), request._replace(run_id="odd", tree="0" * 64))
     assert link.call(Submit(wanted), Submitted).unknown_trees == ("0" * 64,)
     assert {path.name for path in (vm.store / "runs").iterdir()} == {"run"}
 
@@ -514,9 +514,9 @@ def test_a_run_that_succeeded_stays_so_and_tells_of_outputs_that_are_not_there(
     vm: Vm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vm.run(vm.connect(), "true", run_id="first")
-    request = replace(vm.mirrors.all()[0].request, command="touch a b", outputs=("*",))
+    request = vm.mirrors.all()[0].request._replace(command="touch a b", outputs=("*",))
     monkeypatch.setattr("remote.outputs.LIMIT", 1)
-    ended = supervised_here(vm, replace(request, run_id="run"))
+    ended = supervised_here(vm, request._replace(run_id="run"))
     assert (ended.state, ended.reason) == (
         State.SUCCEEDED,
         "of 2 outputs only the first 1 are recorded",
@@ -532,8 +532,7 @@ def test_a_setup_that_takes_too_long_is_ended_with_all_it_started(
     vm.write("requirements.txt", "x")
     vm.run(vm.connect(), "true", run_id="first")
     script = f"case $1 in -VV) ;; *) sleep 61 & echo $$ $! > '{vm.folder}/pids'; wait ;; esac;:"
-    request = replace(
-        vm.mirrors.all()[0].request,
+    request = vm.mirrors.all()[0].request._replace(
         run_id="run",
         requirements="requirements.txt",
         python=vm.program("slow python", script),
@@ -569,7 +568,7 @@ def test_a_submission_of_several_runs_is_one_exchange(vm: Vm) -> None:
     vm.run(link, "true")
     request = vm.mirrors.all()[0].request
     mirrors: list[Mirror] = [
-        vm.mirrors.make(replace(request, run_id=f"run{number}")) for number in range(3)
+        vm.mirrors.make(request._replace(run_id=f"run{number}")) for number in range(3)
     ]
     calls = len(vm.wire.calls)
     submit(link, vm.freeze(Job("job", "true", ())), tuple(m.request for m in mirrors), vm.told)

@@ -23,12 +23,13 @@ from remote.gpu import (
     GpuProcess,
     GpuTrouble,
     GpuUsage,
+    Query,
     parse_usage,
     read_gpu_processes,
     read_gpus,
 )
 from remote.record import decode
-from remote.sampler import Process, Sampler, Usage, family, parse_stat
+from remote.sampler import LONGEST_REST_S, SHARE, Sampler, Usage
 
 # Each column as the driver prints it under --format=csv,noheader,nounits.
 K80 = [
@@ -199,6 +200,15 @@ def test_an_nvidia_smi_that_cannot_be_executed_is_trouble(machine: Machine) -> N
         read_gpus()
 
 
+def test_no_place_for_the_answer_is_trouble(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has(K80)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(GpuTrouble, match=r"^no place for nvidia-smi's answer: No such file"):
+        read_gpus()
+
+
 @pytest.mark.parametrize("text", ["", "\n", "0", "0, 1, 2", "x, 1, 2, 3, 4, 5", "\x00"])
 def test_an_answer_without_a_gpu_is_trouble(text: str) -> None:
     with pytest.raises(GpuTrouble):
@@ -250,6 +260,57 @@ def test_a_line_comes_once_an_interval(tmp_path: Path, sampler: Sampler, clock: 
         clock.now_s += 1
 
     assert len(read_usage(tmp_path)) == 5
+
+
+def test_samples_take_no_more_than_their_share_however_many_processes_there_are(
+    tmp_path: Path, machine: Machine, clock: Clock
+) -> None:
+    spent = iter([0.0, 0.1])
+    sampler = Sampler(tmp_path, os.getpid(), clock=clock, spent=lambda: next(spent))
+    sampler.tick()
+
+    clock.now_s += 0.1 / SHARE - 1
+    sampler.tick()
+    assert len(read_usage(tmp_path)) == 1
+
+    clock.now_s += 1
+    spent = iter([5.0, 5.1])
+    sampler.tick()
+    assert len(read_usage(tmp_path)) == 2
+
+
+def test_a_driver_that_works_long_for_an_answer_is_asked_less_often(
+    machine: Machine, sampler: Sampler, clock: Clock
+) -> None:
+    machine.has(H200, before="\nwhile time.process_time() < 0.1: pass")
+    sampler.sample()
+    asked = query_of(sampler)
+    assert asked is not None
+    # Left to be waited for: that is where its processor time is learnt.
+    os.waitid(os.P_PID, asked._process.pid, os.WEXITED | os.WNOWAIT)
+
+    for rest_s in (0, 0.1 / SHARE - 1):
+        clock.now_s += rest_s
+        assert sampler.sample().gpus is not None
+        assert query_of(sampler) is None
+
+    clock.now_s += LONGEST_REST_S - 0.1 / SHARE + 1  # its start as a Python was dear, too
+    sampler.sample()
+    assert query_of(sampler) is not None
+
+
+def query_of(sampler: Sampler) -> Query | None:
+    """The question that is under way."""
+    return sampler._query
+
+
+def test_where_there_is_no_nvidia_smi_none_is_looked_for_again(
+    machine: Machine, sampler: Sampler
+) -> None:
+    assert sampler.sample().gpus == ()
+    machine.has(H200)
+    assert sampler.sample().gpus == ()
+    assert sampler._query is None
 
 
 def test_a_sample_tells_of_this_machine(sampler: Sampler) -> None:
@@ -377,26 +438,3 @@ def finish(sampler: Sampler) -> None:
     """Wait for the question that is under way."""
     assert sampler._query is not None
     sampler._query.wait(10)
-
-
-def test_a_program_s_name_cannot_confuse_the_reading() -> None:
-    line = b"7 (a) R 1 (b\n) S 5 6 7 0 -1 4194560 1 2 3 4 30 12 9 9 20 0 1 0 555 1000 42 18 0 0 0"
-    assert parse_stat(line) == Process(7, 5, 7, 42, 555, 42)
-
-
-def test_the_family_is_descendants_and_session_and_nobody_else() -> None:
-    def process(pid: int, parent: int, session: int) -> Process:
-        return Process(pid, parent, session, 0, 0, 0)
-
-    everyone = [
-        process(1, 0, 1),
-        process(10, 1, 10),  # the root
-        process(11, 10, 10),
-        process(12, 11, 12),  # left the session, not its parent
-        process(13, 1, 10),  # its parent died
-        process(14, 13, 14),
-        process(15, 1, 15),  # a neighbour
-        process(100, 15, 15),
-    ]
-
-    assert sorted(one.pid for one in family(everyone, 10)) == [10, 11, 12, 13, 14]

@@ -7,13 +7,18 @@ import os
 import socket
 import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import UsageError
+from orchestrator.hashing import Known
 from orchestrator.ignore import Ignore
 from orchestrator.scan import Scan, scan
+from orchestrator.statcache import StatCache
 from remote.tree import Entry, decode_tree, encode_tree
 
 LONG_AGO = (1_000_000_000, 1_000_000_000)
@@ -44,6 +49,10 @@ class Read:
     def __call__(self, path: str, size_bytes: int) -> None:
         assert size_bytes > 0
         self.paths.append(path)
+
+
+def status(**marks: int) -> Any:  # noqa: ANN401  # as far as it is asked
+    return SimpleNamespace(**marks)
 
 
 def rescan(root: Path, **options: object) -> tuple[Scan, list[str]]:
@@ -83,13 +92,6 @@ def test_a_tree_is_its_files_and_links_by_sorted_path(tmp_path: Path) -> None:
 
 def test_an_empty_workspace_is_an_empty_tree(tmp_path: Path) -> None:
     assert scan(tmp_path, Ignore(tmp_path)) == Scan({}, (), 0)
-
-
-def test_the_biggest_files_are_named_first(tmp_path: Path) -> None:
-    write(tmp_path, {"a": "1", "b": "333", "c": "22"})
-    found = scan(tmp_path, Ignore(tmp_path))
-    assert found.biggest(2) == (("b", 3), ("c", 2))
-    assert found.size_bytes == 6
 
 
 def test_two_forms_of_one_name_are_two_files(tmp_path: Path) -> None:
@@ -213,6 +215,32 @@ def test_a_file_younger_than_the_clocks_tick_is_not_trusted(tmp_path: Path) -> N
     assert rescan(tmp_path)[1] == ["new"]
 
 
+@pytest.mark.parametrize("mark", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+@pytest.mark.parametrize(
+    "change", [lambda n: n + 1, lambda n: n - 1, lambda n: n * 10, lambda n: n // 10, lambda n: -n]
+)
+def test_a_file_with_another_size_time_or_inode_is_another_file(
+    tmp_path: Path, mark: str, change: Callable[[int], int]
+) -> None:
+    """A clock set back, an inode used again: the file may be as long and as old as before."""
+    marks = {"st_size": 5, "st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_ino": 12}
+    cache = StatCache(tmp_path / "cache")
+    cache.put("a", status(**marks), Known("ab" * 32, holds_key=True), 2 * 10**18)
+    cache.save({"a"}, lambda path: True)
+
+    kept = StatCache(tmp_path / "cache")
+    assert kept.get("a", status(**marks)) == ("ab" * 32, True)
+    assert kept.get("a", status(**{**marks, mark: change(marks[mark])})) is None
+
+
+def test_a_time_of_any_length_is_kept(tmp_path: Path) -> None:
+    for name, then in (("a", -(10**9)), ("b", 15_000_000_000)):
+        write(tmp_path, {name: "1"})
+        os.utime(tmp_path / name, (then, then))
+    rescan(tmp_path)
+    assert rescan(tmp_path)[1] == ["b"]  # of the year 2445: younger than now
+
+
 def test_a_damaged_cache_is_ignored_and_rewritten(tmp_path: Path) -> None:
     write(tmp_path, {"a": "1"})
     first, _ = rescan(tmp_path)
@@ -246,7 +274,7 @@ def test_the_cache_forgets_what_is_gone(tmp_path: Path) -> None:
     rescan(tmp_path)
     (tmp_path / "a").unlink()
     rescan(tmp_path)
-    assert b'"a"' not in (tmp_path / ".train" / "digests").read_bytes()
+    assert b"\0a\0" not in (tmp_path / ".train" / "digests").read_bytes()
 
 
 def test_code_and_data_are_scanned_apart_and_share_a_cache(tmp_path: Path) -> None:

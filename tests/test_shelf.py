@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import sys
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.errors import ModelDamaged
-from orchestrator.shelf import Shelf, alone, file_sha256
+from orchestrator.shelf import Shelf, file_sha256
 
 ABC = hashlib.sha256(b"abc").hexdigest()
 UGLY = ["mymodel.h5", 'it\'s "my" model.keras', "試\nx.h5", "m" * 255]
@@ -127,45 +123,3 @@ def test_a_copy_that_fails_leaves_nothing_behind(
 def test_no_file_has_no_digest(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "none") is None
     assert file_sha256(made(tmp_path / "abc")) == ABC
-
-
-def test_whoever_is_alone_keeps_others_waiting(tmp_path: Path) -> None:
-    order = []
-    entered = threading.Event()
-
-    def second() -> None:
-        entered.set()
-        with alone(tmp_path / "new" / "lock"):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    with alone(tmp_path / "new" / "lock"):
-        thread.start()
-        entered.wait(5)
-        thread.join(0.05)
-        order.append("first")
-    thread.join(5)
-
-    assert order == ["first", "second"]
-
-
-def test_on_windows_waiting_goes_on_where_the_system_gives_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: list[OSError | None] = [
-        OSError(errno.EDEADLK, "given up"),
-        OSError(errno.EDEADLK, "given up"),
-        None,
-        OSError(errno.EBADF, "no such thing"),
-    ]
-
-    def locking(*_: object) -> None:
-        if error := tries.pop(0):
-            raise error
-
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_LOCK=1))
-    monkeypatch.setattr(sys, "platform", "win32")
-    with alone(tmp_path / "lock"):
-        assert len(tries) == 1
-    with pytest.raises(OSError, match="no such thing"), alone(tmp_path / "lock"):
-        pass

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,5 +251,5 @@ def test_a_stopped_run_leaves_the_wait_for_the_queue(tmp_path: Path) -> None:
     held = take(store.lock_path("dispatch"))
     assert held is not None
     with pytest.raises(InterruptedError):
-        try_slots(store, replace(request("run"), slots=1))
+        try_slots(store, request("run")._replace(slots=1))
     os.close(held)

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import os
 import secrets
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from orchestrator.config import find_jobs
 from orchestrator.errors import UsageError
+from orchestrator.grade import Grading, framework
 from orchestrator.ledger import ArtifactFact, Ledger, RunFact, VerdictFact
 from orchestrator.spec import Job, Workspace
-from orchestrator.standing import Exam, find_jobs
+from orchestrator.standing import Exam
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
 
 JOB = Job("a", "python3 a/a.py", ("a/mymodel.h5",))
 PLAIN = Job("plain", "make", ("plain/table.csv",))
 START = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+class Heard(Silence):
+    """Keeps the steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
 
 
 class Setting:
@@ -274,6 +289,179 @@ def test_junk_is_graded_as_invalid_and_recorded(setting: Setting) -> None:
     assert fact.run_id is not None
     assert setting.exam.ungraded(JOB) == []
     assert setting.exam.promote(JOB) is None
+
+
+class Gradings:
+    """Grading processes that are scripts: each grades what it is given.
+
+    Attributes:
+        started: how many there were.
+        answer: what they say.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started = 0
+        self.answer: dict[str, object] = {
+            "outcome": "graded",
+            "value": 0.5,
+            "thresholds": [0.2, 0.4, 0.6, 0.8, 1.0],
+            "versions": framework(),
+        }
+        monkeypatch.setattr(Grading, "_spawn", lambda grading: self._spawn(grading))
+
+    def _spawn(self, grading: Grading) -> subprocess.Popen[bytes]:
+        self.started += 1
+        grading._noise.touch()
+        return subprocess.Popen(
+            (
+                "/bin/sh",
+                "-c",
+                f"echo '{{}}'; while read x; do echo '{json.dumps(self.answer)}'; done",
+            ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def gradings(monkeypatch: pytest.MonkeyPatch) -> Gradings:
+    return Gradings(monkeypatch)
+
+
+# Only its beginning is looked at before the process is asked.
+HDF5 = "\x89HDF\r\n\x1a\n"
+
+
+def write_model(setting: Setting, content: str = "") -> str:
+    """A file that is worth a question; its digest."""
+    setting.model.write_bytes((HDF5 + content).encode("latin-1"))
+    sha256 = setting.exam.adopt(JOB)
+    assert sha256 is not None
+    return sha256
+
+
+def test_a_second_grade_of_the_same_model_comes_from_the_ledger(
+    setting: Setting, gradings: Gradings
+) -> None:
+    (setting.model.parent / "heldout.npz").write_bytes(b"data")
+    wanted = [(JOB, write_model(setting))]
+    told = Heard()
+
+    (first,) = setting.exam.grade(wanted, told)
+    (second,) = setting.exam.grade(wanted, told)
+
+    assert gradings.started == 1
+    assert second == first
+    assert second.points == 2
+    assert told.steps == ["a is unchanged since it was graded; to do it again: --again"]
+    assert len(setting.ledger.verdicts(str(setting.root), "a")) == 1
+
+
+def test_asked_to_grade_again_it_does(setting: Setting, gradings: Gradings) -> None:
+    wanted = [(JOB, write_model(setting))]
+    setting.exam.grade(wanted, Silence())
+    setting.exam.grade(wanted, Silence(), again=True)
+
+    assert gradings.started == 2
+
+
+def _forge(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = setting.model.parent / "heldout.npz"
+    before = data.stat()
+    data.write_bytes(b"atad")
+    os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Setting, pytest.MonkeyPatch], object]] = {
+    "grader": lambda setting, _: (setting.model.parent / "grader.py").write_text("NEW = 1"),
+    "model": lambda setting, _: write_model(setting, "retrained"),
+    "data": lambda setting, _: (setting.model.parent / "heldout.npz").write_bytes(b"other"),
+    "data of the same size and time": _forge,
+    "data below": lambda setting, _: (setting.model.parent / "more" / "\udcff 'x").write_text("x"),
+    "data removed": lambda setting, _: (setting.model.parent / "heldout.npz").unlink(),
+    "versions": lambda _, monkeypatch: monkeypatch.setattr(
+        "orchestrator.standing.framework", lambda: "tensorflow 9.9, keras 9.9"
+    ),
+    "no versions": lambda _, monkeypatch: monkeypatch.setattr(
+        "orchestrator.standing.framework", lambda: ""
+    ),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_grade_is_given_anew_when_anything_it_was_made_of_has_changed(
+    setting: Setting, gradings: Gradings, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    (setting.model.parent / "heldout.npz").write_bytes(b"data")
+    (setting.model.parent / "more").mkdir()
+    setting.exam.grade([(JOB, write_model(setting))], Silence())
+    CHANGES[changed](setting, monkeypatch)
+    sha256 = setting.exam.adopt(JOB)
+    assert sha256 is not None
+    setting.exam.grade([(JOB, sha256)], Silence())
+
+    assert gradings.started == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"outcome": "invalid", "reason": "the model wanted more than 4.0 GiB of memory to predict"},
+        {"outcome": "invalid", "reason": "the model took more than 120 s"},
+        {"outcome": "broken", "reason": "the grading process ended with status -9"},
+    ],
+    ids=lambda answer: str(answer["outcome"]),
+)
+def test_what_may_have_failed_for_want_of_memory_or_time_is_tried_again(
+    setting: Setting, gradings: Gradings, answer: dict[str, object]
+) -> None:
+    wanted = [(JOB, write_model(setting))]
+    good = gradings.answer
+    gradings.answer = {**answer, "versions": framework()}
+    (failed,) = setting.exam.grade(wanted, Silence())
+    gradings.answer = good
+    (verdict,) = setting.exam.grade(wanted, Silence())
+
+    assert failed.outcome is not Outcome.GRADED
+    assert verdict.outcome is Outcome.GRADED
+
+
+def test_a_grade_of_which_the_surroundings_are_not_known_is_given_anew(
+    setting: Setting, gradings: Gradings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [(JOB, write_model(setting))]
+    with monkeypatch.context() as earlier_release:
+        earlier_release.setattr(Exam, "_beside", lambda *_: "")
+        setting.exam.grade(wanted, Silence())
+    setting.exam.grade(wanted, Silence())
+
+    assert gradings.started == 2
+
+
+def test_a_grader_edited_while_it_grades_is_not_taken_for_the_one_that_graded(
+    setting: Setting, gradings: Gradings
+) -> None:
+    class Editing(Silence):
+        def doing(self, text: str, done: int = 0, total: int = 0) -> None:
+            (setting.model.parent / "grader.py").write_text("NEW = 1")
+
+    sha256 = write_model(setting)
+    setting.exam.grade([(JOB, sha256)], Editing())
+
+    assert setting.exam.ungraded(JOB) == [sha256]
+
+
+def test_the_ledger_answers_where_tensorflow_is_not_installed(
+    setting: Setting, gradings: Gradings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [(JOB, write_model(setting))]
+    setting.exam.grade(wanted, Silence())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    assert [verdict.points for verdict in setting.exam.grade(wanted, Silence())] == [2]
+    with pytest.raises(UsageError, match="grading needs TensorFlow"):
+        setting.exam.grade(wanted, Silence(), again=True)
 
 
 def test_an_empty_folder_is_told_apart_from_an_ungraded_model(setting: Setting) -> None:

@@ -92,7 +92,7 @@ def everything(store: Store) -> set[str]:
     return {str(path) for path in store.root.rglob("*")}
 
 
-NOTHING = {"runs": 0, "snapshots": 0, "data": 0, "environments": 0, "contents": 0}
+NOTHING = dict.fromkeys(("runs", "snapshots", "data", "environments", "agents", "contents"), 0)
 
 
 def test_what_came_today_stays(store: Store, later: Later) -> None:
@@ -114,6 +114,21 @@ def test_what_no_run_needs_goes_after_a_day_and_environments_when_they_are_as_ol
     assert dropped(store) == NOTHING
 
 
+def test_an_agent_goes_when_no_laptop_of_its_version_came_for_as_long(
+    store: Store, later: Later
+) -> None:
+    (store.root / "agents").mkdir()
+    for name in ("old", "present"):
+        (store.root / "agents" / name).write_bytes(b"code")
+    later(6.9)
+    assert dropped(store)["agents"] == 0
+    later(7.1)
+    now = time.time() + 7.1 * 86400
+    os.utime(store.root / "agents" / "present", (now, now))
+    assert dropped(store)["agents"] == 1
+    assert [path.name for path in (store.root / "agents").iterdir()] == ["present"]
+
+
 def test_a_run_that_ended_lately_keeps_its_trees_data_and_contents(
     store: Store, later: Later
 ) -> None:
@@ -124,7 +139,7 @@ def test_a_run_that_ended_lately_keeps_its_trees_data_and_contents(
     assert store.snapshot_path(OTHER).exists()
     later(7.1)
     gone = {"runs": 2, "snapshots": 2, "data": 1, "environments": 2, "contents": 4}
-    assert dropped(store) == gone
+    assert dropped(store) == {**NOTHING, **gone}
 
 
 def test_a_content_stays_while_one_tree_that_stays_names_it(store: Store, later: Later) -> None:

@@ -77,6 +77,12 @@ def test_different_trees_have_different_digests(
     assert (tree_digest(one) == tree_digest(other)) == (one == other)
 
 
+@given(TREES)
+def test_a_tree_is_written_as_json_would_be(tree: dict[str, Entry]) -> None:
+    rows = [[path, *tree[path]] for path in sorted(tree)]
+    assert encode_tree(tree) == json.dumps(rows, separators=(",", ":")).encode()
+
+
 def test_the_digest_of_a_tree_never_changes_between_versions() -> None:
     tree = {"b/ü\n": Entry(FILE, 3, SHA, True), "a": Entry(LINK, 0, "", False, "b")}
     assert tree_digest(tree) == DIGEST

@@ -8,14 +8,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.channel import Channel
 from orchestrator.errors import ConnectionLost
 from orchestrator.follow import Follower
-from orchestrator.link import Link
+from orchestrator.link import Call, Link
 from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.plan import Overrides, make_request
 from orchestrator.snapshot import Snapshot, take_snapshot
@@ -62,11 +62,21 @@ class Wire:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.calls: list[str] = []
+        self.others: list[Wire] = []
 
     def execute(self, command: str, first: bytes = b"") -> Wire:
         self._channel = self._connection.execute(command, first)
         self.sent_bytes += len(first)
         return self
+
+    @property
+    def round_trip_s(self) -> float:
+        return self._connection.round_trip_s
+
+    def another(self) -> Wire:
+        """Counted by itself, as one of `others`."""
+        self.others.append(Wire(self._connection.another()))
+        return self.others[-1]
 
     @property
     def host_key_fingerprint(self) -> str:
@@ -160,14 +170,14 @@ hello = record.encode(
 )
 read = sys.stdin.buffer
 read.read(int(read.readline()))
-read.read(int(read.readline()))
+read.read(int(read.readline().split()[1]))
 """
             + ("" if "MAGIC" in body else "write(MAGIC)\nsay(RESULT, hello)\n")
             + body
         )
         return self.program("fake", f"exec {quoted_python()} {shlex.quote(str(script))}")
 
-    def connect(self, *, python: str = "", port: int = 0) -> Link:
+    def connect(self, *, python: str = "", port: int = 0, ahead: Iterable[Call] = ()) -> Link:
         """A link; closed at the test's end if not before."""
         destination = replace(self.server.destination, port=port or self.server.port)
         known_hosts = self.server.trusted(self.folder)
@@ -177,7 +187,7 @@ read.read(int(read.readline()))
         connection = connect(destination, asker=None, known_hosts=known_hosts)
         self.wire = Wire(connection)
         try:
-            link = Link(self.wire, "practice", python or self.python)
+            link = Link(self.wire, "practice", python or self.python, ahead)
         except BaseException:
             connection.close()
             raise
@@ -208,7 +218,7 @@ read.read(int(read.readline()))
         job = Job("job", command, **values)  # type: ignore[arg-type]  # the job's own fields
         snapshot = self.freeze(job)
         request = make_request(job, self.remote, snapshot, overrides or Overrides(), run_id)
-        mirror = self.mirrors.make(replace(request, grace_s=grace_s))
+        mirror = self.mirrors.make(request._replace(grace_s=grace_s))
         submit(link, snapshot, (mirror.request,), self.told)
         return mirror
 

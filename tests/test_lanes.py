@@ -1,0 +1,352 @@
+"""Large files over several connections: whole, resumed after any cut, and never a wrong byte."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import lanes
+from orchestrator.deflate import Deflate
+from orchestrator.errors import ConnectionLost, ModelDamaged, Refused, TrainshedError
+from orchestrator.lanes import Work
+from orchestrator.link import Link
+from orchestrator.pipe import Pipe
+from orchestrator.pull import pull
+from orchestrator.shelf import Shelf
+from orchestrator.spec import Job
+from orchestrator.sync import submit
+from orchestrator.tell import Silence
+from remote.parts import covered, find_parts, gaps, new_part
+from remote.protocol import Fetch, Span
+from remote.runfolder import Artifact
+from tests.servers import Relay, SshServer, openssh
+from tests.vm import Vm, practice, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+MIB = 2**20
+SIZE = 24 * MIB
+# What the calls of a pull and of an upload take beside the bytes that are asked for.
+TALK_BYTES = 20_000
+
+
+@pytest.fixture(autouse=True)
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any machine is far enough for four connections."""
+    monkeypatch.setattr(lanes, "_NEAR_S", 0.0)
+    monkeypatch.setattr(lanes, "_LANES_LIMIT", 4)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All connections begin at once: on loopback, the first is otherwise done before the others."""
+    work, starts = Work._work, dict[Work, threading.Barrier]()
+
+    def wait_and_work(self: Work, link: Link) -> None:
+        start = starts.setdefault(self, threading.Barrier(self.lanes(link)))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            start.wait(5)
+        work(self, link)
+
+    monkeypatch.setattr(Work, "_work", wait_and_work)
+
+
+@pytest.fixture
+def vm(server: SshServer, tmp_path: Path) -> Iterator[Vm]:
+    with practice(server, tmp_path) as vm:
+        yield vm
+
+
+def received_bytes(vm: Vm) -> int:
+    return sum(wire.received_bytes for wire in (vm.wire, *vm.wire.others))
+
+
+def sent_bytes(vm: Vm) -> int:
+    return sum(wire.sent_bytes for wire in (vm.wire, *vm.wire.others))
+
+
+def made(vm: Vm, link: Link, size: int = SIZE) -> Artifact:
+    command = f"head -c {size} /dev/urandom > model.h5"
+    (report,) = vm.finish(link, vm.start(link, command, outputs=("model.h5",)))
+    return report.artifacts[0]
+
+
+def bring(vm: Vm, link: Link, artifact: Artifact) -> Path:
+    state = vm.folder / "laptop"
+    return pull(link, "run", artifact, state / "partial", Shelf(state), Silence())
+
+
+def partial_bytes(vm: Vm) -> int:
+    return sum(file.stat().st_size for file in (vm.folder / "laptop/partial").iterdir())
+
+
+def digest_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("together")
+def test_a_large_model_comes_over_several_connections(vm: Vm) -> None:
+    link = vm.connect()
+    artifact = made(vm, link)
+    assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+    assert ["fetch" in wire.calls for wire in vm.wire.others] == [True] * 3
+    assert received_bytes(vm) < SIZE + TALK_BYTES
+    assert list((vm.folder / "laptop/partial").iterdir()) == []
+
+
+def test_a_small_model_comes_over_the_one_that_is_open(vm: Vm) -> None:
+    link = vm.connect()
+    artifact = made(vm, link, MIB)
+    assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+    assert vm.wire.others == []
+
+
+def test_a_machine_that_is_near_is_sent_all_over_one_connection(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_NEAR_S", 10.0)
+    link = vm.connect()
+    artifact = made(vm, link)
+    assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+    assert vm.wire.others == []
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+@pytest.mark.usefixtures("together")
+def test_a_pull_cut_at_any_byte_brings_only_the_rest(vm: Vm, share: float) -> None:
+    with Relay(vm.server.port) as relay:
+        link = vm.connect(port=relay.port)
+        artifact = made(vm, link)
+        relay.cut_after(int(SIZE * share))
+        with pytest.raises(ConnectionLost):
+            bring(vm, link, artifact)
+        link.close()
+    came = partial_bytes(vm)
+    link = vm.connect()
+    before = received_bytes(vm)
+    assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+    assert SIZE - came <= received_bytes(vm) - before < SIZE - came + TALK_BYTES
+    assert list((vm.folder / "laptop/partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+@pytest.mark.usefixtures("together")
+def test_an_upload_cut_at_any_byte_sends_only_the_rest(vm: Vm, share: float) -> None:
+    content = vm.write("big", os.urandom(SIZE)).read_bytes()
+    vm.write("small", os.urandom(1000))
+    with Relay(vm.server.port) as relay:
+        link = vm.connect(port=relay.port)
+        relay.cut_after(int(SIZE * share))
+        with pytest.raises(ConnectionLost):
+            vm.start(link, "true")
+        link.close()
+    wait_until(lambda: not vm.pids(), "the agents have seen the cut")
+    arrived = sum(file.stat().st_size for file in (vm.store / "incoming").iterdir())
+    link = vm.connect()
+    before = sent_bytes(vm)
+    snapshot = vm.freeze(Job("job", "true", ()))
+    submit(link, snapshot, (vm.mirrors.all()[0].request,), vm.told)
+    assert sent_bytes(vm) - before < (SIZE - arrived) * 1.002 + 60_000
+    vm.finish(link, vm.mirrors.all()[0])
+    assert (vm.run_folder().tree / "big").read_bytes() == content
+    assert list((vm.store / "incoming").iterdir()) == []
+
+
+@pytest.mark.usefixtures("together")
+def test_a_connection_that_is_lost_leaves_its_work_to_the_others(vm: Vm) -> None:
+    link = vm.connect()
+    artifact = made(vm, link)
+    cut = Cutting(vm)
+    state = vm.folder / "laptop"
+    path = pull(link, "run", artifact, state / "partial", Shelf(state), cut)
+    assert cut.is_done
+    assert digest_of(path) == artifact.sha256
+
+
+@pytest.mark.sshd
+def test_a_server_that_allows_one_session_only_is_served_over_one(tmp_path: Path) -> None:
+    settings = "MaxSessions 1\nMaxStartups 1:100:1"
+    with openssh(tmp_path / "server", settings) as server:
+        folder = tmp_path / "vm"
+        folder.mkdir()
+        with practice(server, folder) as vm:
+            content = vm.write("big", os.urandom(SIZE)).read_bytes()
+            link = vm.connect()
+            artifact = made(vm, link)
+            assert (vm.run_folder().tree / "big").read_bytes() == content
+            assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+
+
+def test_a_server_that_opens_no_further_connection_is_no_error(vm: Vm) -> None:
+    with Relay(vm.server.port) as relay:
+        content = vm.write("big", os.urandom(SIZE)).read_bytes()
+        link = vm.connect(port=relay.port)
+        relay._listener.close()
+        artifact = made(vm, link)
+        assert (vm.run_folder().tree / "big").read_bytes() == content
+        assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+        assert all(not wire.calls for wire in vm.wire.others)
+
+
+FAKE = """
+content = bytes(range(256)) * {blocks}
+while True:
+    args = hear().head["args"]
+    begin, size = args["offset"], args["size_bytes"]
+    {answer}
+    say(RESULT, {{}})
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param("say(DATA, {}, content[begin : begin + size + 1])", id="a byte too many"),
+        pytest.param("say(DATA, {}, content[begin : begin + size - 1])", id="a byte too few"),
+        pytest.param(
+            "say(DATA, {}, (content * 2)[begin + 1 : begin + size + 1])", id="from elsewhere"
+        ),
+        pytest.param("say(DATA, {}, content)", id="everything"),
+        pytest.param("say(DATA, {}, content[:1] * size)", id="other bytes"),
+        pytest.param("pass", id="nothing"),
+    ],
+)
+@pytest.mark.usefixtures("together")
+def test_a_vm_that_answers_another_range_is_refused_and_nothing_is_kept(
+    vm: Vm, answer: str
+) -> None:
+    blocks = 12 * MIB // 256
+    content = bytes(range(256)) * blocks
+    link = vm.connect(python=vm.fake(FAKE.format(blocks=blocks, answer=answer)))
+    with pytest.raises(ModelDamaged):
+        bring(vm, link, Artifact("model.h5", len(content), hashlib.sha256(content).hexdigest()))
+    wait_until(lambda: partial_bytes(vm) == 0, "nothing is kept")
+    assert not (vm.folder / "laptop/models").exists()
+
+
+def test_a_range_is_fetched_as_asked_and_never_beyond_what_was_recorded(vm: Vm) -> None:
+    link = vm.connect()
+    made(vm, link, 1000)
+    content = (vm.run_folder().tree / "model.h5").read_bytes()
+    for offset, size, expected in (
+        (0, 10, content[:10]),
+        (990, 10, content[990:]),
+        (990, 11, content[990:]),
+        (1000, 5, b""),
+        (5, None, content[5:]),
+        (5, 0, b""),
+        (5, -1, b""),
+    ):
+        assert b"".join(link.fetch(Fetch("run", "model.h5", offset, size))) == expected
+    with pytest.raises(Refused):
+        list(link.fetch(Fetch("run", "model.h5", -5, 10)))
+
+
+def test_parts_that_another_left_wrong_never_make_a_wrong_file(vm: Vm) -> None:
+    content = vm.write("big", os.urandom(SIZE)).read_bytes()
+    link = vm.connect()
+    incoming = vm.store / "incoming"
+    new_part(incoming / hashlib.sha256(content).hexdigest(), 3 * MIB).write_bytes(b"wrong" * MIB)
+    with pytest.raises(Refused, match="what came as"):
+        vm.start(link, "true")
+    assert [path for path in incoming.iterdir() if path.stat().st_size] == []
+    vm.finish(link, vm.start(link, "true", "again"))
+    assert (vm.run_folder("again").tree / "big").read_bytes() == content
+
+
+def test_overlapping_parts_are_each_used_as_far_as_they_are_needed(vm: Vm) -> None:
+    content = vm.write("big", os.urandom(SIZE)).read_bytes()
+    whole = vm.store / "incoming" / hashlib.sha256(content).hexdigest()
+    link = vm.connect()
+    whole.write_bytes(content[: 2 * MIB])
+    for begin, end in ((1, 3), (5, 9), (6, 7), (8, 12), (12, 13)):
+        new_part(whole, begin * MIB).write_bytes(content[begin * MIB : end * MIB])
+    before = sent_bytes(vm)
+    vm.finish(link, vm.start(link, "true"))
+    assert (vm.run_folder().tree / "big").read_bytes() == content
+    assert sent_bytes(vm) - before < 13 * MIB * 1.002 + 60_000
+    assert list((vm.store / "incoming").iterdir()) == []
+
+
+def test_spans_are_merged_and_what_is_left_is_the_rest() -> None:
+    spans = [Span(5, 9), Span(0, 2), Span(1, 3), Span(6, 7), Span(9, 10), Span(20, 30)]
+    assert covered(spans, 2, 25) == (Span(2, 3), Span(5, 10), Span(20, 25))
+    assert gaps(spans, 2, 25) == (Span(3, 5), Span(10, 20))
+    assert gaps([], 0, 5) == (Span(0, 5),)
+    assert gaps([Span(0, 5)], 0, 5) == gaps([], 5, 5) == ()
+    assert gaps([Span(7, 9)], 0, 5) == (Span(0, 5),)
+
+
+def test_other_files_are_not_taken_for_parts(tmp_path: Path) -> None:
+    whole = tmp_path / "abc"
+    for name in ("abc", "abc.x-1", "abc.-1-1", "abcd.1-1", "abc.5", "abc.7-empty"):
+        (tmp_path / name).write_bytes(b"" if "empty" in name else b"x")
+    part = new_part(whole, 3)
+    part.write_bytes(b"xy")
+    assert find_parts(whole) == [(Span(3, 5), part)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_compressed_or_stored_comes_out_as_it_went_in(seed: int) -> None:
+    noise, text = os.urandom(300_000), b"so much text " * 30_000
+    sizes = (0, 1, 4095, 4096, 65_535, 65_536, 262_144)
+    blocks = [
+        (noise, text)[(seed + number * number // 3) % 2][:size]
+        for number, size in enumerate(sizes * 3)
+    ]
+    deflate = Deflate()
+    stream = b"".join(map(deflate.compress, blocks)) + deflate.flush()
+    assert zlib.decompress(stream) == b"".join(blocks)
+
+
+def test_what_does_not_shrink_hardly_grows_and_text_shrinks() -> None:
+    for block, most in ((os.urandom(MIB), MIB * 1.001), (b"so much text " * 80_000, MIB / 20)):
+        deflate = Deflate()
+        assert len(deflate.compress(block) + deflate.flush()) < most
+
+
+def test_a_pipe_hands_on_what_came_in_order_and_then_its_end() -> None:
+    pipe = Pipe()
+    with pytest.raises(TimeoutError):
+        pipe.read(5, 0.0)
+    pipe.feed(b"abcdef")
+    pipe.feed(b"gh")
+    assert (pipe.read(4), pipe.read(4), pipe.read(4)) == (b"abcd", b"ef", b"gh")
+    closing = threading.Timer(0.05, pipe.close)
+    closing.start()
+    assert pipe.read(4, 10.0) == b""
+    closing.join()
+
+
+class Cutting(Silence):
+    """Closes a further connection as soon as one is there."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+        self.is_done = False
+
+    def doing(self, text: str, done: int = 0, total: int = 0) -> None:
+        working = [wire for wire in self._vm.wire.others if wire.received_bytes > MIB]
+        if working and not self.is_done:
+            self.is_done = True
+            working[0].close()
+
+
+def test_an_error_of_a_further_connection_is_raised(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(link: Link) -> Link:
+        raise Refused("it has no space")
+
+    monkeypatch.setattr(Link, "another", another)
+    link = vm.connect()
+    artifact = made(vm, link)
+    with pytest.raises(TrainshedError, match="no space"):
+        bring(vm, link, artifact)

@@ -1,0 +1,125 @@
+"""A head start never changes what happens, only when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import reach
+from orchestrator.errors import ConnectError, HostKeyUnknown
+from orchestrator.home import config_folder
+from orchestrator.link import Link
+from orchestrator.reach import HeadStart, open_link
+from orchestrator.spec import EnvSpec, Remote
+from remote.protocol import ListRuns, News
+from tests.servers import Relay, SshServer, free_port
+from tests.vm import practice
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Yes:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def trust(self, host: str, key_type: str, fingerprint: str) -> bool:
+        self.asked.append(fingerprint)
+        return True
+
+    def passphrase(self, key: str) -> str | None:
+        raise AssertionError(key)
+
+
+@pytest.fixture
+def relay(server: SshServer) -> Iterator[Relay]:
+    with Relay(server.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def remote(
+    server: SshServer, relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Remote]:
+    """Reached through the relay; its host key is known, and it was connected to before."""
+    monkeypatch.setenv("TRAINSHED_HOME", str(tmp_path))
+    known = server.trusted(tmp_path)
+    known.write_text(known.read_text().replace(f":{server.port} ", f":{relay.port} "))
+    with practice(server, tmp_path) as vm:
+        remote = Remote(
+            "practice",
+            server.host,
+            user=server.user,
+            port=relay.port,
+            key=str(server.key),
+            env=EnvSpec(python=vm.python),
+        )
+        assert answers(open_link(remote, None))
+        yield remote
+
+
+def lines(relay: Relay) -> int:
+    return len(relay._sockets) // 2
+
+
+def answers(link: Link) -> bool:
+    with link:
+        return link.call(ListRuns(), News).missing == ()
+
+
+def test_the_connection_begun_is_the_one_that_is_used(remote: Remote, relay: Relay) -> None:
+    before = lines(relay)
+    begun = HeadStart(remote)
+    assert answers(open_link(remote, None, begun=begun))
+    assert lines(relay) == before + 1
+    assert begun.take() is None
+
+
+def test_the_user_is_asked_all_the_same(remote: Remote) -> None:
+    (config_folder() / "known_hosts").unlink()
+    begun = HeadStart(remote)
+    with pytest.raises(HostKeyUnknown):
+        open_link(remote, None, begun=begun)
+    yes = Yes()
+    assert answers(open_link(remote, yes, begun=HeadStart(remote)))
+    assert len(yes.asked) == 1
+
+
+def test_a_way_that_is_closed_is_tried_once(remote: Remote) -> None:
+    nowhere = replace(remote, port=free_port())
+    with pytest.raises(ConnectError) as plain:
+        open_link(nowhere, None)
+    with pytest.raises(ConnectError) as early:
+        open_link(nowhere, None, begun=HeadStart(nowhere))
+    assert str(early.value) == str(plain.value)
+
+
+def test_one_that_waited_too_long_is_made_anew(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_FRESH_S", 0.0)
+    begun = HeadStart(remote)
+    assert begun.take() is None
+    assert answers(open_link(remote, None, begun=HeadStart(remote)))
+
+
+def test_one_that_died_meanwhile_is_made_anew(remote: Remote, relay: Relay) -> None:
+    begun = HeadStart(remote)
+    begun._thread.join()
+    relay.cut()
+    assert answers(open_link(remote, None, begun=begun))
+
+
+def test_one_that_nobody_takes_is_closed(remote: Remote) -> None:
+    begun = HeadStart(remote)
+    begun.drop()
+    begun._thread.join()
+    assert begun.take() is None
+    ready = HeadStart(remote)
+    ready._thread.join()
+    connection = ready._connection
+    assert connection is not None
+    ready.drop()
+    assert not any(transport.is_active() for transport in connection._transports)
