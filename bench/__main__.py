@@ -2,8 +2,9 @@
 
 python -m bench [PART...] [--quick]
 
-Parts: sync, pull, upload, trips, commands, growth; without any, all. Results go into results.json,
-results.md and PNG files beside this file; the parts that were not asked for stay as they were.
+Parts: sync, pull, upload, trips, commands, grading, overhead, growth; without any, all. Results go
+into results.json, results.md and PNG files beside this file; the parts that were not asked for stay
+as they were.
 With --quick, one repetition of the small cases, to see that the bench works; its results go into
 build/bench.
 """
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import commands, growth, pull, sync, trips, upload
+from bench import commands, grading, growth, overhead, pull, sync, trips, upload
 from bench.compare import committed, fallen
 from bench.figures import Figure, Results, load, to_json
 from bench.line import LOOPBACK, Line, distant, why_none
@@ -30,7 +31,9 @@ from bench.vm import start_vm
 HERE = Path(__file__).parent
 QUICK_RTTS_MS = (0, 50)
 
-PARTS = {part.NAME: part for part in (sync, pull, upload, trips, commands, growth)}
+PARTS = {
+    part.NAME: part for part in (sync, pull, upload, trips, commands, grading, overhead, growth)
+}
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ class Model:
 def measure(vm: Vm, folder: Path, *, quick: bool) -> Iterator[Figure]:
     for size_mb in SIZES_MB[:1] if quick else SIZES_MB:
         # A pull of the largest takes half a minute over a distance.
-        repeats = 1 if quick else 3 if size_mb > 100 else 5
+        repeats = 1 if quick else 5
         yield from _race(vm, folder / f"{size_mb}", size_mb, repeats)
 
 

@@ -27,9 +27,7 @@ def measure(vm: Vm, folder: Path, *, quick: bool) -> Iterator[Figure]:
 
 
 def _tree(vm: Vm, workspace: Path, home: Path, name: str, *, quick: bool) -> Iterator[Figure]:
-    # A repetition of the largest tree takes a minute over a distance.
-    slow = "10,000" in name
-    repeats = 1 if quick else 3 if slow else 5
+    repeats = 1 if quick else 5
     train, peers = Train(vm, workspace, home), Peers(vm, workspace)
     train.add_remote()
 
