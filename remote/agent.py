@@ -182,6 +182,8 @@ class Agent:
         return protocol.Done(), b""
 
     def _patch(self, call: protocol.Patch, body: bytes) -> _Answer:
+        if not is_digest(call.base):
+            raise StoreTrouble("a change of something without a digest")
         gone = frozenset(call.gone)
         base = self.store.load_tree(call.base)
         tree = {path: entry for path, entry in base.items() if path not in gone}

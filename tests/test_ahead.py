@@ -150,12 +150,13 @@ def test_changes_that_do_not_fit_are_refused(vm: Vm, last: LastSent) -> None:
     _, ahead = launch(vm, last, "second")
     (patch, body), _ = ahead.calls
     assert isinstance(patch, Patch)
+    (vm.store / "theirs.json").write_text("not a tree")
     below = encode_tree({"one/below": Entry(FILE, 2, "0" * 64, False)}).decode()
     link = vm.connect()
     for wrong in (
         patch._replace(digest="0" * 64),
         patch._replace(base="0" * 64),
-        patch._replace(base="../../etc/passwd"),
+        patch._replace(base="../theirs"),
         patch._replace(gone=("dir/a name",)),
         patch._replace(changed="[]"),
         patch._replace(changed="ñ"),
@@ -171,3 +172,4 @@ def test_changes_that_do_not_fit_are_refused(vm: Vm, last: LastSent) -> None:
         link.call(patch, Done, zlib.compress(b"3\n"))
     assert link.call(patch, Done, body) == Done()
     assert snapshot.code.digest == patch.base
+    assert (vm.store / "theirs.json").exists()
