@@ -7,6 +7,7 @@ differs from it goes along, and if the VM still holds that tree, nothing else ha
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +60,12 @@ class LastSent:
             return None
 
     def keep(self, tree: LocalTree) -> None:
-        """Remember, if it is news.
-
-        Raises:
-            OSError: no space, no permission.
-        """
+        """Remember, if it is news; without a place to write to, all is asked for the next time."""
         if self.differs_from(tree.digest):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             packed = zlib.compress(encode_tree(tree.tree), 1)
-            replace_file(self.file, tree.digest.encode("ascii") + packed)
+            with suppress(OSError):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(self.file, tree.digest.encode("ascii") + packed)
 
 
 def look_ahead(snapshot: Snapshot, requests: tuple[RunRequest, ...], last: LastSent) -> Ahead:

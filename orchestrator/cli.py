@@ -5,6 +5,7 @@ so that `train --help` answers at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from orchestrator.spec import Job, Workspace
 
 EXIT_BUG = 70
+
+# What a write to a file or a terminal that takes nothing more ends with.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _InOrder(click.Group):
@@ -616,9 +620,17 @@ def main() -> NoReturn:
     # time, and taking the interpreter apart at its end another: the system frees it all anyway.
     set_threshold(100_000)
     code = run_command()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody listens any more
-            stream.flush()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    except OSError as error:
+        if not code:  # else that has been told
+            code = _unwritten(error).exit_code
+            sys.stderr.write(_unwritten(error).render() + "\n")
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -674,12 +686,19 @@ def _told(error: Exception) -> TrainshedError | None:
         text = text.strip().rstrip(".")
         path = error.ctx.command_path if error.ctx else "train"
         return UsageError(text[:1].lower() + text[1:], fix=f"{path} --help")
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+        return _unwritten(error)
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or str(error)).lower()
         told = UsageError(f"{error.filename}: {reason}")
         told.__cause__ = error.__cause__
         return told
     return None
+
+
+def _unwritten(error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    return UsageError(f"the result cannot be written: {reason}", fix="free some space there")
 
 
 def _hint_command(error: TrainshedError, arguments: Sequence[str]) -> None:

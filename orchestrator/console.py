@@ -196,6 +196,8 @@ class Pipe:
 
     def _write(self, text: str) -> None:
         stream = getattr(sys, self._name)
+        if stream is None:
+            return  # closed by who started us
         try:
             stream.write(text)
             stream.flush()

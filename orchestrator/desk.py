@@ -34,6 +34,7 @@ from orchestrator.spec import Job, Remote, Workspace
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
 from remote.protocol import CHUNK_BYTES, Cancel, Done
+from remote.tree import is_digest
 
 if TYPE_CHECKING:
     from orchestrator.link import Call, Link
@@ -216,7 +217,7 @@ class Desk:
             raise
         if tail is not None:
             self._show_copy(mirror, tail)
-        self.trip.follow(remote, link, [mirror], replay=tail is None).close()
+        self.trip.follow(remote, link, [mirror], replay=tail is None, grade=False).close()
 
     def _show_end(self, mirror: Mirror, tail: int) -> None:
         from orchestrator.follow import read_end
@@ -249,7 +250,7 @@ class Desk:
         remote = self._remote_of(mirror)
         with self.link(remote) as link:
             link.call(Cancel(mirror.run_id), Done)
-            self.trip.follow(remote, link, [mirror], replay=False).close()
+            self.trip.follow(remote, link, [mirror], replay=False, grade=False).close()
         mirror.settle()
         return f"{mirror.run_id} {mirror.verdict}"
 
@@ -263,11 +264,11 @@ class Desk:
         """Everything of these categories or runs that has ended and is not home yet."""
         names = [name.strip("/") for name in names]
         known = {job.name for job in self.workspace.jobs}
-        runs = self.trip.runs()
+        runs = readable(self._mirrors.all(), self.console)
         wanted = {m.run_id for m in runs if not names or m.request.job in names}
         wanted |= {self.find_run(name).run_id for name in names if name not in known}
         mirrors = [m for m in runs if m.run_id in wanted]
-        away = [m for m in mirrors if not self.trip.is_home(m) and m.verdict != LOST]
+        away = [m for m in mirrors if not self._is_home(m) and m.verdict != LOST]
         errors = self._ask_about(away, take_home=True)
         for mirror in away:
             error = errors.get(mirror.run_id)
@@ -339,9 +340,12 @@ class Desk:
         self, remotes: dict[str, Remote], by_remote: dict[str, list[Mirror]]
     ) -> dict[str, TrainshedError]:
         """All at once; the ledger is this thread's alone."""
-        from orchestrator.follow import look_at_all
+        from orchestrator.follow import first_look, look_at_all
 
-        ways = {name: partial(self.link, remote) for name, remote in remotes.items()}
+        ways = {
+            name: partial(self.link, remote, [first_look(by_remote[name])])
+            for name, remote in remotes.items()
+        }
         try:
             return look_at_all(ways, by_remote)
         finally:
@@ -353,13 +357,18 @@ class Desk:
         self, remotes: dict[str, Remote], by_remote: dict[str, list[Mirror]]
     ) -> dict[str, TrainshedError]:
         """One after the other: each may take all of the line."""
+        from orchestrator.reach import HeadStart
+
         troubles: dict[str, TrainshedError] = {}
         for name, remote in remotes.items():
-            try:
-                with self.link(remote) as link:
-                    self.trip.catch_up(link, by_remote[name])
-            except TrainshedError as error:
-                troubles[name] = error
+            mirrors = by_remote[name]
+            with HeadStart(remote, self._accept) as self._begun:
+                trip = self.trip  # its imports take as long as the line needs to come up
+                try:
+                    with self.link(remote, trip.ahead_of_catching_up(mirrors)) as link:
+                        trip.catch_up(link, mirrors)
+                except TrainshedError as error:
+                    troubles[name] = error
         return troubles
 
     def _note(self, mirror: Mirror, error: TrainshedError | None) -> str:
@@ -375,7 +384,9 @@ class Desk:
             return False
         recorded = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
         made = seen.report.artifacts
-        is_all_here = all(a.path in recorded and shelf.find(a.sha256) for a in made)
+        is_all_here = all(
+            a.path in recorded and is_digest(a.sha256) and shelf.find(a.sha256) for a in made
+        )
         return is_all_here or self.trip.is_home(mirror)
 
     def _remote_name(self, mirror: Mirror) -> str:

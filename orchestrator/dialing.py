@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 
 from orchestrator.errors import TrainshedError
 from orchestrator.line import open_socket
@@ -31,6 +30,11 @@ class Dialing:
         self._thread = threading.Thread(target=self._dial, args=arguments, daemon=True)
         self._thread.start()
 
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether it was waited for, and the server cannot be reached."""
+        return self._trouble is not None
+
     def wait(self) -> None:
         """Until the server has answered, or will not."""
         self._thread.join()
@@ -55,9 +59,7 @@ class Dialing:
             return
         if first.proxy_command is not None:
             return
-        started = time.monotonic()
         try:
-            self._socket = open_socket(first.host, first.port, timeout_s)
+            self._socket, self.took_s = open_socket(first.host, first.port, timeout_s)
         except (OSError, ValueError) as error:
             self._trouble = error
-        self.took_s = time.monotonic() - started

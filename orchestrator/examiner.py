@@ -29,17 +29,19 @@ class Examiner:
     """
 
     def __init__(self, workspace: Workspace, ledger: Path, tell: Teller) -> None:
+        """Raises:
+        OSError: there is no folder for temporary files.
+        """
         self.verdicts: list[Verdict] = []
         self._workspace = workspace
         self._ledger = ledger
         self._tell = tell
-        self._grading = Grading(gently=True)
+        self._grading = Grading()
         self._asked: set[tuple[str, str]] = set()
         self._queue: SimpleQueue[tuple[Job, str] | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="examiner", daemon=True)
 
     def __enter__(self) -> Self:
-        self._grading.start()
         self._thread.start()
         return self
 
@@ -61,6 +63,7 @@ class Examiner:
 
     def _work(self) -> None:
         try:
+            self._grading.start()
             with Ledger.open(self._ledger) as ledger:
                 exam = Exam(self._workspace, ledger)
                 while (wanted := self._queue.get()) is not None:

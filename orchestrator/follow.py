@@ -15,7 +15,7 @@ from orchestrator.errors import (
     NoPython,
     TrainshedError,
 )
-from orchestrator.link import Link
+from orchestrator.link import Call, Link
 from orchestrator.mirror import LOST, Mirror, is_final, opinion
 from orchestrator.printable import printable
 from orchestrator.tell import Silence, Teller
@@ -162,6 +162,11 @@ def look(link: Link, mirrors: Iterable[Mirror], tell: Teller, on_end: OnEnd | No
         raise ConnectionLost(f"the connection to {link.name} ended")
 
     Follower(lost, mirrors, tell, on_end or (lambda link, mirror: None)).catch_up(link)
+
+
+def first_look(mirrors: Iterable[Mirror]) -> Call:
+    """What `look` asks first, for those who send it ahead."""
+    return Watch(tuple(mirror.offsets() for mirror in mirrors)), b""
 
 
 def read_end(link: Link, mirror: Mirror) -> bytes:

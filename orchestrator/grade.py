@@ -168,14 +168,11 @@ class Grading:
     It and its forks are in a group of their own: Ctrl-C reaches this process only, which then
     ends them. Should this one be killed, the end of its pipe tells them.
 
-    Args:
-        gently: at a low priority, beside what the user does.
-
     Attributes:
         scratch: the folder it works in, removed with it.
     """
 
-    def __init__(self, *, gently: bool = False) -> None:
+    def __init__(self) -> None:
         # What a grading that was killed had in it may just be going away.
         self._folder = tempfile.TemporaryDirectory(
             prefix="trainshed-grade-", ignore_cleanup_errors=True
@@ -183,7 +180,6 @@ class Grading:
         self.scratch = self._folder.name
         self.process: subprocess.Popen[bytes] | None = None
         self._noise = Path(self.scratch, "noise")
-        self._mode = "gently" if gently else "serve"
         self._is_ready = False
         self._is_abandoned = False
         # Held where one is started or ended, so that none is started after it was abandoned.
@@ -218,8 +214,8 @@ class Grading:
             return
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # all of them have ended
+        except (ProcessLookupError, PermissionError):
+            pass  # all of them have ended; macOS then says that we may not
 
     def start(self) -> None:
         """Start it unless it lives. It is ready some seconds later; `ask` waits for that.
@@ -245,7 +241,7 @@ class Grading:
         with self._noise.open("wb") as noise:
             return subprocess.Popen(
                 # -P: a keras.py in the user's folder is not the one meant.
-                (sys.executable, "-P", "-m", "orchestrator.grading", self._mode, self.scratch),
+                (sys.executable, "-P", "-m", "orchestrator.grading", "serve", self.scratch),
                 cwd=self.scratch,
                 env={**environment, **FIXED, **places},
                 stdin=subprocess.PIPE,

@@ -51,9 +51,6 @@ THREADS = 4
 
 # The one of `predict`: a larger one would be faster, but want more memory.
 BATCH = 32
-# The user's own programs go first.
-NICENESS = 10
-
 GRADERS_STAGES = ("read the grader", "make the held-out data", "score the predictions")
 
 
@@ -64,8 +61,8 @@ class Invalid(Exception):
 def main() -> None:
     """Serve requests, or with the argument `one` answer a single one and confine oneself.
 
-    With `serve` or `gently`, which is at a low priority, a folder is named: whoever asks was killed
-    when stdin ends, so this process removes it.
+    With `serve` a folder is named: whoever asks was killed when stdin ends, so this process removes
+    it.
     """
     mode, *folder = sys.argv[1:] or ["serve"]
     # Whatever prints to stdout, TensorFlow or a grader, must not be taken for an answer.
@@ -78,8 +75,6 @@ def main() -> None:
         confine(Limits(**request["limits"]), Path(request["model"]).parent)
         examine(request, answers)
         return
-    if mode == "gently" and sys.platform != "win32":
-        os.nice(NICENESS)
     leave = partial(_remove, folder)
     if FORKS:
         with _watched(leave):

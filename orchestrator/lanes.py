@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from orchestrator.errors import ConnectError, ConnectionLost
+from orchestrator.errors import AgentBroken, ConnectError, ConnectionLost
 from orchestrator.link import Link
 from remote.protocol import Span
 
@@ -22,8 +22,10 @@ _LANE_BYTES = 3 * 2**20
 _LANES_LIMIT = 8
 # Small, so that all lanes end together; large, so that calls and files cost little.
 _LEAST_BYTES, _MOST_BYTES = 2**20, 8 * 2**20
-# The next piece is asked for before one has come, so that the line never waits.
+# The next piece is asked for before one has come, so that the line never waits: at first one, then
+# as much as has come, like a connection's slow start, so that none takes more than it can bring.
 _AHEAD = 2
+_AHEAD_BYTES = 4 * 2**20
 _END_LIMIT_S = 20.0
 
 
@@ -122,15 +124,28 @@ class Work:
 
     def _work(self, link: Link) -> None:
         asked: deque[Piece] = deque()
+        asked_bytes = brought_bytes = 0
         try:
             while True:
-                while len(asked) < _AHEAD and (piece := self._take(wait=not asked)):
+                while (len(asked) < _AHEAD or asked_bytes < min(brought_bytes, _AHEAD_BYTES)) and (
+                    piece := self._take(wait=not asked)
+                ):
                     asked.append(piece)
+                    asked_bytes += piece.size_bytes
                     self._ask(link, piece)
                 if not asked:
                     return
+                size_bytes = asked[0].size_bytes
                 self._bring(link, asked[0])
                 self._give_back(asked.popleft())
+                asked_bytes -= size_bytes
+                brought_bytes += size_bytes
+        except (ConnectionLost, AgentBroken):
+            raise
+        except Exception:
+            # The line goes on to be used, and what comes next over it was asked for here.
+            link.skip_answers()
+            raise
         finally:
             while asked:
                 self._give_back(asked.pop())

@@ -159,17 +159,30 @@ class Proxy:
             self._stderr.close()
 
 
-def open_socket(host: str, port: int, timeout_s: float) -> socket.socket:
-    """A TCP connection.
+def open_socket(host: str, port: int, timeout_s: float) -> tuple[socket.socket, float]:
+    """A TCP connection, and the seconds that the machine took to answer.
 
     Raises:
         OSError: refused, timed out, unknown name (socket.gaierror), no route.
         ValueError: a name that cannot even be asked for.
     """
-    connection = socket.create_connection((host, port), timeout=timeout_s)
-    # Calls to the agent are small frames; Nagle's algorithm would hold each back for a round trip.
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    trouble: OSError | None = None
+    for family, kind, proto, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, proto)
+        connection.settimeout(timeout_s)
+        started = time.monotonic()
+        try:
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            trouble = error
+            continue
+        took_s = time.monotonic() - started
+        # Calls to the agent are small frames; Nagle's algorithm would hold each back for a round
+        # trip.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, took_s
+    raise trouble or OSError(f"no address for {host}")
 
 
 def through_command(command: str, *, limit_s: float) -> Line:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Protocol, Self, TypeVar
 
 from orchestrator.deflate import Deflate
@@ -22,6 +21,8 @@ Call = tuple[object, bytes]
 # A login message longer than this is no login message.
 _NOISE_LIMIT_BYTES = 2**20
 _READ_BYTES = 2**18
+# Beyond all that is ever asked for at once over one line.
+_SKIP_LIMIT_BYTES = 64 * 2**20
 
 
 class Channel(Protocol):
@@ -67,6 +68,7 @@ class Link:
 
     Attributes:
         clock_off_s: how far the VM's clock is before ours, give or take a round trip.
+        is_ahead_refused: whether the agent said no to a call that was sent ahead and not made.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class Link:
         self.name = name
         self._connection = connection
         self._ahead = deque(ahead)
+        self.is_ahead_refused = False
+        # Answers that were not read yet; the first is the greeting.
+        self._owed = 1 + len(self._ahead)
         first = bootstrap_input(b"".join(_pack_call(call, body) for call, body in self._ahead))
         self._channel = connection.execute(bootstrap_command(python), first)
         self._ready = bytearray()
@@ -131,6 +136,14 @@ class Link:
         frame = self._receive(RESULT)
         return self._decode(answer, frame), frame.body
 
+    def begin_call(self, call: object, body: bytes = b"") -> None:
+        """As `call`, without its answer; others may be begun before it is waited for."""
+        self._send_call(call, body)
+
+    def end_call(self, answer: type[Answer]) -> Answer:
+        """Wait for the answer to the first of those that were begun."""
+        return self._decode(answer, self._receive(RESULT))
+
     def upload(self, call: protocol.Upload, chunks: Iterable[bytes]) -> None:
         """Send the contents behind an upload's announcement, in its order.
 
@@ -145,7 +158,7 @@ class Link:
         """As `upload`, without its end; another may be begun before the first is ended."""
         self._send_call(call)
         deflate = Deflate()
-        for chunk in chunks:
+        for chunk in _gathered(chunks):
             if packed := deflate.compress(chunk):
                 self._send(DATA, {}, packed)
         self._send(DATA, {}, deflate.flush())
@@ -165,6 +178,23 @@ class Link:
             if not frame.body:
                 raise AgentBroken(f"{self.name} sends a file in empty pieces")
             yield frame.body
+
+    def skip_answers(self) -> None:
+        """Read past what nobody waits for any more, so that the next call gets its own answer.
+
+        Raises:
+            AgentBroken: there is no end to it.
+        """
+        skipped_bytes = 0
+        while self._owed and skipped_bytes < _SKIP_LIMIT_BYTES:
+            try:
+                skipped_bytes += len(self._receive(DATA, RESULT).body)
+            except AgentBroken:
+                raise
+            except Refused:
+                pass
+        if self._owed:
+            raise AgentBroken(f"{self.name} sends more than it was asked for")
 
     def fetch(self, call: protocol.Fetch) -> Iterator[bytes]:
         """An artifact's bytes. They are not verified here."""
@@ -232,8 +262,13 @@ class Link:
         while self._ahead:
             if self._ahead.popleft() == (call, body):
                 return
-            with suppress(Refused):
-                self._receive(RESULT)  # nobody made this call
+            try:
+                # Nobody made this call, whatever it brings.
+                while self._receive(DATA, RESULT).kind == DATA:
+                    pass
+            except Refused:
+                self.is_ahead_refused = True
+        self._owed += 1
         self._channel.write(_pack_call(call, body))
 
     def _send(self, kind: str, head: dict[str, Any], body: bytes = b"") -> None:
@@ -246,6 +281,8 @@ class Link:
             except protocol.Violation as error:
                 raise AgentBroken(f"what {self.name} sent makes no sense") from error
             assert frame is not None  # the end of the stream has been raised
+            if frame.kind in (REFUSAL, RESULT):
+                self._owed -= 1
             if frame.kind == REFUSAL:
                 raise self._refusal(self._decode(protocol.No, frame))
             if frame.kind in kinds:
@@ -292,3 +329,14 @@ class Link:
 def _pack_call(call: object, body: bytes = b"") -> bytes:
     head = {"op": protocol.name_of(type(call)), "args": record.encode(call)}
     return protocol.pack(Frame(CALL, head, body))
+
+
+def _gathered(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth a frame each: most files are small."""
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk
+        if len(waiting) >= protocol.CHUNK_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)

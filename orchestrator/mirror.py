@@ -197,7 +197,7 @@ class Mirrors:
 
     def latest(self, count: int) -> tuple[Mirror, ...]:
         """The last ones made, by the time in their run ids, and of one second by their files'."""
-        moments = {name: run_moment(name) for name in self._names()}
+        moments = {name: run_moment(name) for name in self._names() if is_run_id(name)}
         last = heapq.nlargest(count, moments.values())
         found = self._mirrors(name for name, moment in moments.items() if moment >= last[-1])
         return tuple(sorted(found, key=Mirror.made_at)[-count:])

@@ -7,6 +7,7 @@ computes only what goes on. The ledger takes a price back when an event comes th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -27,6 +28,7 @@ from orchestrator.cost import (
     run_usage,
     sum_rows,
 )
+from orchestrator.errors import LedgerError
 from orchestrator.ledger import Ledger
 from orchestrator.ledgerschema import written
 
@@ -113,7 +115,8 @@ def _settle(ledger: Ledger, now: datetime) -> None:
     settled = [runs[usage.run_id] for usage in at_rest(run.usage for run in runs.values())]
     if not settled:
         return
-    with ledger.at_once(writing=True):
+    # A ledger that cannot be written now still tells what is in it.
+    with suppress(LedgerError), ledger.at_once(writing=True):
         # Another command may have recorded what changes them; then the next one settles.
         if ledger.query(newest) == last:
             for run in settled:

@@ -14,17 +14,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from orchestrator.errors import ModelDamaged, UsageError
+from orchestrator.errors import AgentBroken, ModelDamaged, UsageError
 from orchestrator.lanes import Piece, Work
-from orchestrator.link import Link
+from orchestrator.link import Call, Link
 from orchestrator.printable import printable
 from orchestrator.shelf import Shelf
 from orchestrator.size import format_size
 from orchestrator.tell import Teller
-from remote.parts import discard_parts, find_parts, gaps, new_part
+from remote.parts import discard_parts, find_parts, gaps, new_part, write_all
 from remote.protocol import CHUNK_BYTES, Fetch, Span
 from remote.runfolder import Artifact
 from remote.tree import SIZE_LIMIT_BYTES, BadTree, check_path, is_digest
+
+# How much is asked for at a file's beginning, whatever its size: who does not know that yet can
+# send it ahead.
+_FIRST_BYTES = 2**20
 
 # What Windows takes for something other than a file of this name: a device with any ending, a
 # drive, a stream, or the name without what it ends in.
@@ -62,7 +66,10 @@ def pull(
         wrong = ""
 
         def ask(lane: Link, piece: Piece) -> None:
-            lane.begin_fetch(Fetch(run_id, artifact.path, piece.begin, piece.size_bytes))
+            # To the end, where the size is not to be told from the call: see `first_fetch`.
+            whole = not piece.begin and piece.end == artifact.size_bytes
+            size_bytes = max(piece.size_bytes, _FIRST_BYTES) if whole else piece.size_bytes
+            lane.begin_fetch(Fetch(run_id, artifact.path, piece.begin, size_bytes))
 
         def bring(lane: Link, piece: Piece) -> None:
             for _ in incoming.take(piece, lane.end_fetch()):
@@ -72,9 +79,12 @@ def pull(
         try:
             # Again, where another who pulls the same has taken a part away.
             while missing := incoming.missing():
-                Work([(name, span) for span in missing], ask, bring).share(link)
+                Work([(name, span) for span in _opened(missing)], ask, bring).share(link)
         except _WrongLength as error:
             wrong = f"{error} came"
+        except AgentBroken:
+            path.unlink(missing_ok=True)  # nothing of such a VM is worth going on with
+            raise
         have_bytes, digest = incoming.end()
         os.fsync(file.fileno())
     discard_parts(path)  # those of which nothing came, or that only repeat what came
@@ -93,6 +103,25 @@ def pull(
         if known is None:
             raise
         return known  # the other was faster
+
+
+def first_fetch(run_id: str, outputs: Iterable[str]) -> tuple[Call, ...]:
+    """What `pull` asks first of a run that has ended, if its first output was declared by name, for
+    those who send it ahead.
+    """
+    paths = sorted(outputs)
+    if not paths or any(character in path for path in paths for character in "*?["):
+        return ()
+    return ((Fetch(run_id, paths[0], 0, _FIRST_BYTES), b""),)
+
+
+def _opened(spans: Iterable[Span]) -> Iterator[Span]:
+    """As they are, but what is asked for first is a span of its own."""
+    for span in spans:
+        if span.begin == 0 and span.end > _FIRST_BYTES:
+            yield Span(0, _FIRST_BYTES)
+            span = span._replace(begin=_FIRST_BYTES)
+        yield span
 
 
 def accept(artifacts: Iterable[Artifact], outputs: Iterable[str]) -> tuple[Artifact, ...]:
@@ -198,7 +227,7 @@ class _Incoming:
                     if own is None:
                         self._append(block)
                     else:
-                        own.write(block)
+                        write_all(own, block)
                     piece.begin += len(block)
                     with self._lock:
                         self.missing_bytes -= len(block)
@@ -219,7 +248,7 @@ class _Incoming:
         return self._have_bytes, self._digest.hexdigest()
 
     def _append(self, block: bytes) -> None:
-        self._file.write(block)
+        write_all(self._file, block)
         self._digest.update(block)
         self._have_bytes += len(block)
 

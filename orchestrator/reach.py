@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
 from orchestrator.dialing import Dialing
-from orchestrator.errors import ConnectionLost, HostKeyUnknown, LoginRefused
+from orchestrator.errors import ConnectError, ConnectionLost, TrainshedError
 from orchestrator.home import config_folder
 from orchestrator.spec import Remote
 from orchestrator.sshconfig import Destination
@@ -58,8 +58,6 @@ class HeadStart:
             TrainshedError: there is no way to the server.
         """
         self._thread.join()
-        if isinstance(self._trouble, (HostKeyUnknown, LoginRefused)):
-            return None  # there may be somebody to ask
         if self._trouble is not None:
             raise self._trouble
         if time.monotonic() - self._begun_at > _FRESH_S:
@@ -80,7 +78,9 @@ class HeadStart:
             dialing.wait()
             connection = _connect(self.remote, None, accept, dialing)
         except BaseException as error:  # noqa: BLE001  # raised in the thread that waits for it
-            self._trouble = error
+            # A server that was reached may be content with what the user says, who is there then.
+            if dialing.is_in_vain or not isinstance(error, TrainshedError):
+                self._trouble = error
             return
         with self._lock:
             if not self._dropped:
@@ -108,11 +108,12 @@ def open_link(
     connection = early or _connect(remote, asker, accept)
     try:
         return Link(connection, remote.name, remote.python, ahead)
-    except ConnectionLost:
+    except (ConnectError, ConnectionLost):
         connection.close()
         if early is None:
             raise
-        # It may have died while nobody looked: the laptop slept, the server lost patience.
+        # It may have died while nobody looked: the laptop slept, the server lost patience. Or its
+        # login needs a passphrase.
         return open_link(remote, asker, accept, ahead)
     except BaseException:
         connection.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,13 +27,13 @@ from orchestrator.errors import (
 )
 from orchestrator.events import run_events
 from orchestrator.filelock import alone
-from orchestrator.follow import Follower, OnEnd, look, reconnect
+from orchestrator.follow import Follower, OnEnd, first_look, look, reconnect
 from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
 from orchestrator.link import Call, Link
-from orchestrator.mirror import LOST, Mirror, Mirrors, readable, why_lost
+from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, readable, why_lost
 from orchestrator.money import priced_runs
 from orchestrator.plan import Overrides, make_request, make_run_id, same_work
-from orchestrator.pull import accept, pull
+from orchestrator.pull import accept, first_fetch, pull
 from orchestrator.size import format_size
 from orchestrator.snapshot import Snapshot, take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
@@ -110,6 +110,7 @@ class RoundTrip:
         self.tell = tell
         self.mirrors = Mirrors(workspace.state)
         self._trouble: TrainshedError | None = None
+        self._troubled: set[str] = set()
         self._examiner: Examiner | None = None
         self._graded: list[Verdict] = []
         self._resumed: set[str] = set()
@@ -218,14 +219,20 @@ class RoundTrip:
         return mirror
 
     def follow(
-        self, remote: Remote, link: Link, mirrors: Sequence[Mirror], *, replay: bool = True
+        self,
+        remote: Remote,
+        link: Link,
+        mirrors: Sequence[Mirror],
+        *,
+        replay: bool = True,
+        grade: bool = True,
     ) -> Link:
         """Until all have ended; each one's outputs are pulled as soon as it has, and graded.
 
         Args:
             replay: whether the logs are told from their beginning, when another command has
-                followed these runs before. Without, as at the end of a run that is not wanted any
-                more, nothing is graded either.
+                followed these runs before.
+            grade: whether models are graded as they come; else they are when it is settled.
 
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
@@ -234,7 +241,7 @@ class RoundTrip:
         if replay:
             follower.replay()
         try:
-            with self._examining(mirrors) if replay else nullcontext():
+            with self._examining(mirrors) if grade else nullcontext():
                 return follower.follow(link)
         except KeyboardInterrupt:
             raise _detached(mirrors, remote) from None
@@ -246,35 +253,57 @@ class RoundTrip:
         Raises:
             Interrupted: the user did not wait for the last of it.
         """
+        examiner = self._make_examiner(mirrors)
+        if examiner is None:
+            yield
+            return
+        with examiner as self._examiner:
+            try:
+                for mirror in mirrors:
+                    self._examine(mirror)
+                yield
+                try:
+                    examiner.finish()
+                except KeyboardInterrupt:
+                    raise _left_ungraded() from None
+            finally:
+                self._graded += examiner.verdicts
+                self._examiner = None
+
+    def _make_examiner(self, mirrors: Sequence[Mirror]) -> Examiner | None:
+        """None where nothing can be graded, or not yet: `settle` tells what is in the way."""
         from orchestrator.examiner import Examiner
         from orchestrator.grade import can_grade
 
         names = {mirror.request.job for mirror in mirrors}
         jobs = [job for job in self.workspace.jobs if job.name in names]
         if not any(map(self.exam.grader_path, jobs)) or not can_grade():
-            yield
-            return
-        with Examiner(self.workspace, self.ledger.path, self.tell) as self._examiner:
-            try:
-                for job in jobs:
-                    self._examine(job)
-                yield
-                try:
-                    self._examiner.finish()
-                except KeyboardInterrupt:
-                    raise _left_ungraded() from None
-            finally:
-                self._graded += self._examiner.verdicts
-                self._examiner = None
+            return None
+        with suppress(OSError):
+            return Examiner(self.workspace, self.ledger.path, self.tell)
+        return None
 
-    def _examine(self, job: Job) -> None:
-        if self._examiner is not None:
-            for sha256 in self.exam.ungraded(job):
-                self._examiner.examine(job, sha256)
+    def _examine(self, mirror: Mirror) -> None:
+        """Have its category's models graded that are here and have no verdict."""
+        if self._examiner is None:
+            return
+        # What keeps a model from being looked at is told by `settle`.
+        with suppress(OSError, TrainshedError):
+            for job in self.workspace.jobs:
+                if job.name == mirror.request.job:
+                    for sha256 in self.exam.ungraded(job):
+                        self._examiner.examine(job, sha256)
 
     def catch_up(self, link: Link, mirrors: Sequence[Mirror]) -> None:
         """Take home what has ended by now, without waiting for the rest."""
         self._look(link, mirrors, self.tell, self.take_home)
+
+    def ahead_of_catching_up(self, mirrors: Sequence[Mirror]) -> tuple[Call, ...]:
+        """What `catch_up` asks first, as far as it is known before the VM has said a word."""
+        first = mirrors[0]
+        if first.verdict == UNKNOWN or (first.folder / "partial").exists():
+            return (first_look(mirrors),)
+        return (first_look(mirrors), *first_fetch(first.run_id, first.request.outputs))
 
     def look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller) -> None:
         """Learn where they stand and what they wrote, and take nothing home."""
@@ -302,13 +331,11 @@ class RoundTrip:
                 raise
             except (ModelDamaged, UsageError, Refused) as trouble:
                 # One bad file never keeps the other runs from being followed and pulled.
-                self._note(trouble)
+                self._note(trouble, [mirror])
         if not sound and state is not None and state.state is State.SUCCEEDED:
             wanted = ", ".join(request.outputs)
             self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
-        for job in self.workspace.jobs:
-            if job.name == request.job:
-                self._examine(job)
+        self._examine(mirror)
 
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
         """Grade what has no verdict yet, then put the right model into each folder."""
@@ -329,10 +356,10 @@ class RoundTrip:
             try:
                 self._place(job, mine, best=best)
             except (ModelDamaged, UsageError) as trouble:
-                self._note(trouble)
+                self._note(trouble, mine)
         for mirror in mirrors:
             # With trouble it will not get better by itself: the same command is then a new run.
-            if mirror.ended and (self._trouble is not None or self.is_home(mirror)):
+            if mirror.ended and (mirror.run_id in self._troubled or self.is_home(mirror)):
                 mirror.settle()
         ids = {mirror.run_id for mirror in mirrors}
         runs = priced_runs(self.ledger, ids)
@@ -352,10 +379,6 @@ class RoundTrip:
         if seen is not None and fact is not None:
             events = run_events(mirror.run_id, seen, fact.submitted_at, mirror.last_use_at())
             self.ledger.add(*events)
-
-    def runs(self) -> tuple[Mirror, ...]:
-        """Every run whose request can be read; the others are told."""
-        return readable(self.mirrors.all(), self.tell)
 
     def is_home(self, mirror: Mirror) -> bool:
         """Whether it has ended, and all it made is on the shelf."""
@@ -408,9 +431,10 @@ class RoundTrip:
                 return self.exam.verdict_on(job, fact.sha256)
         return None
 
-    def _note(self, trouble: TrainshedError) -> None:
+    def _note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
         self.tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
         self._trouble = self._trouble or trouble
+        self._troubled |= {mirror.run_id for mirror in mirrors}
 
     def _place(self, job: Job, mirrors: Sequence[Mirror], *, best: bool) -> None:
         latest = None

@@ -277,6 +277,7 @@ class Connection:
     ) -> None:
         """Get bytes to and from the next server: from here, or from the last one reached."""
         started = time.monotonic()
+        took_s = 0.0
         try:
             early = dialing.take() if dialing is not None else None
             if self._transports:
@@ -286,8 +287,11 @@ class Connection:
                 line = Line(channel, SILENCE_LIMIT_S)
             elif hop.proxy_command is not None:
                 line = through_command(hop.proxy_command, limit_s=SILENCE_LIMIT_S)
+            elif dialing is not None and early is not None:
+                line, took_s = Line(early, SILENCE_LIMIT_S), dialing.took_s
             else:
-                line = Line(early or open_socket(hop.host, hop.port, timeout_s), SILENCE_LIMIT_S)
+                opened, took_s = open_socket(hop.host, hop.port, timeout_s)
+                line = Line(opened, SILENCE_LIMIT_S)
         except _FAILED as error:
             if isinstance(error, paramiko.ChannelException):
                 why, fix = (
@@ -298,7 +302,7 @@ class Connection:
                 why, fix = why_unreachable(error, hop.host, hop.port, timeout_s)
             raise ConnectError(f"cannot reach {where}: {why}", fix=fix) from error
         self._lines.append(line)
-        self.round_trip_s = dialing.took_s if dialing and early else time.monotonic() - started
+        self.round_trip_s = took_s or time.monotonic() - started
 
     def _shake_hands(
         self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, early: str = ""

@@ -231,8 +231,14 @@ class Exam:
         if grader is None:
             return ""
         found = []
-        for folder, folders, files in os.walk(grader.parent):
+        seen = set()
+        for folder, folders, files in os.walk(grader.parent, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+            here = Path(folder).stat()
+            if (here.st_dev, here.st_ino) in seen:
+                folders.clear()  # a link that leads back
+                continue
+            seen.add((here.st_dev, here.st_ino))
             for path in (Path(folder, name) for name in files):
                 with contextlib.suppress(OSError):
                     if path not in (grader, model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,8 +73,10 @@ class StatCache:
 
 
 def _marks(status: os.stat_result) -> str:
+    # A folder's listing does not tell it on Windows, where the time of change is that of creation.
+    inode = 0 if sys.platform == "win32" else status.st_ino
     # The last space is part of it: no inode's number begins another's.
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} "
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {inode} "
 
 
 def _seal(body: bytes) -> bytes:

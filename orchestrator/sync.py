@@ -35,67 +35,103 @@ def submit(
     The digests go first: when nothing has changed, this is one exchange.
 
     Args:
-        sent: what to tell if nothing is lacking.
+        sent: what to tell if nothing is lacking, because it was sent ahead.
 
     Raises:
         Refused: the VM cannot run them, or its disk is full.
         ConnectionLost: what had come is kept there.
     """
+    unknown = link.call(Submit(requests), Submitted).unknown_trees
     for _ in range(_TRIES):
-        unknown = link.call(Submit(requests), Submitted).unknown_trees
         if not unknown:
-            if sent:
+            if sent and not link.is_ahead_refused:
                 tell.step(sent)
             return
         sent = ""
-        for tree in snapshot.trees:
-            if tree.digest in unknown:
-                _send(link, tree, tell)
+        trees = tuple(tree for tree in snapshot.trees if tree.digest in unknown)
+        loads = [_Load(link, *each, tell) for each in zip(trees, _offer(link, trees), strict=True)]
+        for load in loads:
+            load.send_parts()
+        # None waits for what the VM says to the one before.
+        for load in loads:
+            load.begin()
+        link.begin_call(Submit(requests))
+        refused = [no for load in loads if (no := load.end()) is not None]
+        unknown = link.end_call(Submitted).unknown_trees
+        # Another laptop may have sent the same at the same time, and taken away what it had whole.
+        if refused and any(no.code != "damaged" for no in refused):
+            raise refused[0]
     raise Refused(
         f"{link.name} keeps losing the files it was sent", fix=f"see: train doctor {link.name}"
     )
 
 
-def _send(link: Link, tree: LocalTree, tell: Teller) -> None:
-    lacking = _offer(link, tree)
-    name = tree.path or "code"
-    if not lacking:
-        tell.step(f"synced {name}: nothing to send, all contents are there")
-        return
-    total = sum(span.end - span.begin for wanted in lacking for span in _missing(wanted))
-    told = _Told(tell, f"sending {name}", total)
-    if _send_parts(link, tree, lacking, told):
-        lacking = _offer(link, tree)
-    link.upload(Upload(tree.digest, lacking), map(told.sent, read_contents(tree, lacking)))
-    tell.step(f"synced {name}: sent {len(lacking)} of {len(tree.tree)} files, {format_size(total)}")
+def _offer(link: Link, trees: tuple[LocalTree, ...]) -> tuple[tuple[Lacking, ...], ...]:
+    """What the VM lacks of each; what several need is only named with the first."""
+    for tree in trees:
+        link.begin_call(Offer(tree.digest), zlib.compress(encode_tree(tree.tree), 1))
+    answers = [link.end_call(Wanted).objects for _ in trees]
+    named: set[str] = set()
+    lacking = []
+    for tree, wanted in zip(trees, answers, strict=True):
+        _check_answer(link, tree, wanted)
+        lacking.append(tuple(one for one in wanted if one.sha256 not in named))
+        named |= {one.sha256 for one in wanted}
+    return tuple(lacking)
 
 
-def _offer(link: Link, tree: LocalTree) -> tuple[Lacking, ...]:
-    manifest = zlib.compress(encode_tree(tree.tree), 1)
-    lacking = link.call(Offer(tree.digest), Wanted, manifest).objects
-    _check_answer(link, tree, lacking)
-    return lacking
+class _Load:
+    """What a tree lacks, on its way."""
 
+    def __init__(
+        self, link: Link, tree: LocalTree, lacking: tuple[Lacking, ...], tell: Teller
+    ) -> None:
+        self._link, self._tree, self._lacking, self._tell = link, tree, lacking, tell
+        self._name = tree.path or "code"
+        self._size_bytes = sum(s.end - s.begin for wanted in lacking for s in _missing(wanted))
+        self._told = _Told(tell, f"sending {self._name}", self._size_bytes)
 
-def _send_parts(link: Link, tree: LocalTree, lacking: tuple[Lacking, ...], told: _Told) -> bool:
-    """Send what is large over several connections, where that is faster; whether it was."""
-    paths = {entry.sha256: tree.folder / path for path, entry in tree.tree.items()}
+    def send_parts(self) -> None:
+        """Send what is large over several connections, where that is faster."""
+        paths = {entry.sha256: self._tree.folder / path for path, entry in self._tree.tree.items()}
 
-    def send(lane: Link, piece: Piece) -> None:
-        call = Part(piece.name, Span(piece.begin, piece.end))
-        blocks = read_span(paths[piece.name], piece.begin, piece.end)
-        lane.begin_upload(call, map(told.sent, blocks))
+        def send(lane: Link, piece: Piece) -> None:
+            call = Part(piece.name, Span(piece.begin, piece.end))
+            blocks = read_span(paths[piece.name], piece.begin, piece.end)
+            lane.begin_upload(call, map(self._told.sent, blocks))
 
-    def settle(lane: Link, piece: Piece) -> None:
-        lane.end_upload()
-        piece.begin = piece.end
+        def settle(lane: Link, piece: Piece) -> None:
+            lane.end_upload()
+            piece.begin = piece.end
 
-    spans = [(w.sha256, span) for w in lacking if _is_large(w) for span in _missing(w)]
-    work = Work(spans, send, settle)
-    if work.lanes(link) == 1:
-        return False
-    work.share(link)
-    return True
+        work = Work(
+            [(w.sha256, span) for w in self._lacking if _is_large(w) for span in _missing(w)],
+            send,
+            settle,
+        )
+        if work.lanes(self._link) > 1:
+            work.share(self._link)
+            self._lacking = tuple(_in_parts(w) if _is_large(w) else w for w in self._lacking)
+
+    def begin(self) -> None:
+        """Send the rest."""
+        if self._lacking:
+            contents = read_contents(self._tree, self._lacking)
+            call = Upload(self._tree.digest, self._lacking)
+            self._link.begin_upload(call, map(self._told.sent, contents))
+
+    def end(self) -> Refused | None:
+        """Wait until it has arrived; returns what is to be raised when all answers are read."""
+        if self._lacking:
+            try:
+                self._link.end_upload()
+            except Refused as no:
+                return no
+            sent = f"{len(self._lacking)} of {len(self._tree.tree)} files"
+            self._tell.step(f"synced {self._name}: sent {sent}, {format_size(self._size_bytes)}")
+        else:
+            self._tell.step(f"synced {self._name}: nothing to send, all contents are there")
+        return None
 
 
 def _is_large(wanted: Lacking) -> bool:
@@ -104,6 +140,11 @@ def _is_large(wanted: Lacking) -> bool:
 
 def _missing(wanted: Lacking) -> tuple[Span, ...]:
     return gaps(wanted.parts, wanted.have_bytes, wanted.size_bytes)
+
+
+def _in_parts(wanted: Lacking) -> Lacking:
+    """As it is when all that was missing has come in parts."""
+    return wanted._replace(parts=(Span(wanted.have_bytes, wanted.size_bytes),))
 
 
 class _Told:

@@ -19,6 +19,8 @@ FILE_NAME = "ways.json"
 # How far ahead of the server's answers a connection's first command is sent.
 PLAIN, LOGIN, WHOLE = 0, 1, 2
 
+_SMALLEST_PACKET = 4096
+
 
 def reach(version: str) -> int:
     """How far ahead to try with a server of that version string, where nothing is remembered.
@@ -62,9 +64,12 @@ class Memory:
 
     def recall(self) -> Way | None:
         try:
-            return record.decode(Way, self._load()[self.route])
+            way = record.decode(Way, self._load()[self.route])
         except (KeyError, record.Malformed):
             return None
+        # RFC 4253, section 6.1: no server may take less. RFC 4251, section 5: what a uint32 holds.
+        fits = way.packet >= _SMALLEST_PACKET and min(way.channel, way.window) >= 0
+        return way if fits and max(way.channel, way.window, way.packet) < 2**32 else None
 
     def keep(self, way: Way) -> None:
         """Remember, if it is news; without a place to write to, the plain way is always taken."""

@@ -86,6 +86,9 @@ def read(path: Path) -> Tuple[bytes, Dict[str, CodeType]]:
     Raises:
         OSError, ValueError: it is not there, or no longer what it was.
     """
+    status = path.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise ValueError("others may have written it")
     kept = path.read_bytes()
     seal, content = kept[:_SEAL_BYTES], kept[_SEAL_BYTES:]
     if seal != _seal(content):
@@ -103,8 +106,10 @@ def keep(path: Path, package: bytes, code: Dict[str, CodeType]) -> None:
     content = marshal.dumps((package, code))
     temporary = path.with_name(f".tmp-{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            temporary.touch(mode=0o600)
             temporary.write_bytes(_seal(content) + content)
             temporary.replace(path)
         except OSError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Iterable, List, Tuple
+from typing import BinaryIO, Iterable, List, Tuple
 
 from remote.protocol import Span
 
@@ -21,6 +21,17 @@ from remote.protocol import Span
 def new_part(whole: Path, begin: int) -> Path:
     """A name for a part of the file `whole`, which nobody else uses."""
     return whole.with_name(f"{whole.name}.{begin}-{secrets.token_hex(8)}")
+
+
+def write_all(file: BinaryIO, block: bytes) -> None:
+    """Write to a file without a buffer, which takes less than all, silently, as the disk fills up.
+
+    Raises:
+        OSError: no space, after what there was is used.
+    """
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def find_parts(whole: Path) -> List[Tuple[Span, Path]]:

@@ -92,7 +92,8 @@ class Sampler:
             return
         began_s, before_s = self._clock(), self._spent()
         line = to_bytes(self.sample())
-        self._due_s = began_s + max(self._interval_s, (self._spent() - before_s) / SHARE)
+        rest_s = min((self._spent() - before_s) / SHARE, LONGEST_REST_S)
+        self._due_s = began_s + max(self._interval_s, rest_s)
         try:
             with self._folder.usage.open("ab", buffering=0) as file:
                 file.write(line)

@@ -19,12 +19,13 @@ import secrets
 import shutil
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Callable, ContextManager, Iterable, List, Optional, Tuple, Union
 
 from remote.atomic import discard, replace_file, temporary_beside
 from remote.lock import holding, is_held, take
-from remote.parts import covered, discard_parts, find_parts, new_part
+from remote.parts import covered, discard_parts, find_parts, new_part, write_all
 from remote.protocol import CHUNK_BYTES, Lacking, Span
 from remote.tree import LINK, BadTree, Entry, Tree, decode_tree, encode_tree, tree_digest
 
@@ -36,6 +37,9 @@ STAMP_S = 1_000_000_000
 _FOLDERS = ("objects", "incoming", "snapshots", "data", "envs", "queue", "runs", "locks")
 
 _SPOILT = ".spoilt-"
+
+# Sending so much again after a cut costs less than keeping account of how far it came.
+SMALL_BYTES = 64 * 2**10
 
 Tick = Callable[[], None]
 """Called often during long work, so that the caller can say that it lives."""
@@ -51,6 +55,9 @@ class Store:
     def __init__(self, root: Path, tick: Tick = lambda: None) -> None:
         self.root = root
         self.tick = tick
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root.stat().st_mode & 0o077 and root.stat().st_uid == os.getuid():
+            root.chmod(0o700)  # made by an umask, or by an older version under one
         for name in _FOLDERS:
             (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -120,7 +127,8 @@ class Store:
         """Take the contents of `objects`, from each one's `have_bytes` on, out of one zlib stream,
         and what they have in parts out of those.
 
-        A cut loses at most what was not yet written; the next `lacking` says how far it came.
+        A cut loses at most what was not yet written, and a content of up to SMALL_BYTES; the next
+        `lacking` says how far the others came.
 
         Raises:
             StoreTrouble: the stream is damaged, too short or too long, or a digest is wrong (then
@@ -144,7 +152,8 @@ class Store:
         """
         stream = _Inflated(chunks, self.tick)
         with new_part(self._incoming(sha256), span.begin).open("xb", buffering=0) as file:
-            _copy_from(stream, file.write, span.end - span.begin, sha256)
+            take = partial(write_all, file)
+            _copy_from(stream, take, span.end - span.begin, sha256)
         if stream.read(1):
             raise StoreTrouble("more came than was announced")
 
@@ -237,6 +246,8 @@ class Store:
         return self.root / "incoming" / sha256
 
     def _lacking(self, sha256: str, size_bytes: int) -> Lacking:
+        if is_held(self._incoming(sha256)):
+            return Lacking(sha256, size_bytes, 0)  # arriving from elsewhere, not ours to go on with
         have_bytes = self._arrived(sha256, size_bytes)
         spans = []
         for span, path in find_parts(self._incoming(sha256)):
@@ -247,8 +258,6 @@ class Store:
 
     def _arrived(self, sha256: str, size_bytes: int) -> int:
         path = self._incoming(sha256)
-        if is_held(path):
-            return 0  # it is arriving from elsewhere, and not ours to go on with
         try:
             os.utime(path)
             arrived = path.stat().st_size
@@ -256,14 +265,39 @@ class Store:
             return 0
         return arrived if arrived <= size_bytes else 0
 
+    def _receive_small(self, wanted: Lacking, stream: _Inflated) -> None:
+        """Take a content that is not worth going on with after a cut, in few steps."""
+        content = bytearray()
+        _copy_from(stream, content.extend, wanted.size_bytes, wanted.sha256)
+        if (digest := hashlib.sha256(content).hexdigest()) != wanted.sha256:
+            raise StoreTrouble(f"what came as {wanted.sha256} is {digest}")
+        path = self.object_path(wanted.sha256)
+        temporary = temporary_beside(self._incoming(wanted.sha256))
+        try:
+            with temporary.open("xb", buffering=0) as file:
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
+                os.fchmod(file.fileno(), 0o444)
+                os.utime(file.fileno(), (STAMP_S, STAMP_S))
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
     def _receive_one(self, wanted: Lacking, stream: _Inflated) -> None:
+        if wanted.size_bytes <= SMALL_BYTES and not wanted.have_bytes and not wanted.parts:
+            self._receive_small(wanted, stream)
+            return
         path = self.object_path(wanted.sha256)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         incoming = self._incoming(wanted.sha256)
         lock = _take_file(incoming)
         if lock is None:
-            # Another laptop sends the same content now; this one's goes beside it.
-            if wanted.have_bytes:
+            # Another laptop sends the same content now; this one's goes beside it, and whole, as
+            # the parts are the other's.
+            if wanted.have_bytes or wanted.parts:
                 raise StoreTrouble(f"{wanted.sha256} is arriving from elsewhere; try again")
             incoming = temporary_beside(incoming)
         try:
@@ -299,10 +333,10 @@ class Store:
                 self._join(wanted.sha256, file, take, span.end)
         if digest.hexdigest() != wanted.sha256:
             incoming.unlink()
-            if wanted.parts:
+            if wanted.parts or wanted.have_bytes:
                 discard_parts(self._incoming(wanted.sha256))
             raise StoreTrouble(f"what came as {wanted.sha256} is {digest.hexdigest()}")
-        if wanted.parts:
+        if wanted.parts or wanted.have_bytes:  # a kill may have left one that is in the file
             discard_parts(self._incoming(wanted.sha256))
 
     def _join(self, sha256: str, file: BinaryIO, take: Callable[[bytes], None], end: int) -> None:

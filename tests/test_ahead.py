@@ -114,6 +114,14 @@ def test_much_is_not_sent_unasked(vm: Vm, last: LastSent, size: int) -> None:
     assert ahead.told == ""
 
 
+def test_a_last_tree_that_cannot_be_remembered_is_no_trouble(vm: Vm, last: LastSent) -> None:
+    last.file.parent.parent.mkdir(exist_ok=True)
+    last.file.parent.write_text("in the way")
+    for number in range(2):
+        _, ahead = launch(vm, last, f"run{number}")
+        assert calls_of(ahead) == [Submit]
+
+
 def test_a_vm_that_lost_the_last_tree_is_sent_all(vm: Vm, last: LastSent) -> None:
     first, _ = launch(vm, last, "first")
     (vm.store / "snapshots" / f"{first.code.digest}.json").unlink()

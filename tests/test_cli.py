@@ -918,3 +918,39 @@ def test_the_best_model_stands_in_the_folder_until_another_is_asked_for(
     assert file_sha256(model) == second["verdicts"][0]["sha256"]
     laptop.ok("pull")
     assert file_sha256(model) == good
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["cost --json", "cost --csv", "status --local", "--help"])
+def test_a_result_that_cannot_be_written_is_an_error(
+    used: Laptop, words: str, unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *words.split()],
+            cwd=used.root,
+            env={**os.environ, "TRAINSHED_HOME": str(used.home), "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the result cannot be written: no space left on device\n"
+        "fix:   free some space there\n"
+    )
+
+
+@pytest.mark.parametrize("words", ["cost --json", "status --local", "--help"])
+def test_a_result_that_nobody_wants_is_no_error(used: Laptop, words: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec '{sys.executable}' -m orchestrator.cli {words} >&-"],
+        cwd=used.root,
+        env={**os.environ, "TRAINSHED_HOME": str(used.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 import threading
@@ -150,6 +149,7 @@ def test_a_grading_that_was_abandoned_is_not_started_again(
 def test_a_process_that_dies_before_it_is_asked_costs_no_verdict(setting: Setting) -> None:
     good, setting.script = setting.script, "exit 3"
     with setting.examiner() as examiner:
+        wait_until(lambda: examiner._grading.process is not None, "a process")
         process = examiner._grading.process
         assert process is not None
         process.wait()
@@ -299,15 +299,3 @@ def test_no_process_and_no_file_outlives_a_command_that_was_ended(
     if end == signal.SIGINT:
         assert user.returncode == 130
         assert "detached; on vm goes on: slow-" in said
-
-
-@linux
-def test_the_process_that_waits_is_gentle(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with Grading(gently=True) as grading:
-        grading.start()
-        process = grading.process
-        assert process is not None
-        wait_until(
-            lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, before + 10), "nice"
-        )

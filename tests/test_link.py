@@ -325,6 +325,31 @@ def test_an_agent_that_was_spoilt_on_the_disk_is_sent_again(vm: Vm, left: float)
     assert len(kept.read_bytes()) == len(good)
 
 
+def test_an_agent_that_others_could_have_written_is_sent_again(vm: Vm) -> None:
+    vm.connect()
+    (kept,) = agents(vm)
+    kept.chmod(0o666)
+    vm.connect()
+    assert vm.wire.sent_bytes > 30_000
+
+
+@pytest.mark.parametrize("umask", ["000", "002", "077"])
+def test_the_store_is_its_users_alone(vm: Vm, umask: str) -> None:
+    python = vm.program("careless python", f"umask {umask}; exec '{vm.python}'")
+    for _ in range(2):
+        vm.connect(python=python)
+        assert vm.store.stat().st_mode & 0o777 == 0o700
+        assert not any(path.stat().st_mode & 0o022 for path in vm.store.rglob("*"))
+    assert vm.wire.sent_bytes < 4_000
+
+
+def test_a_store_that_was_left_open_is_closed(vm: Vm) -> None:
+    vm.store.mkdir()
+    vm.store.chmod(0o777)
+    vm.connect()
+    assert vm.store.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_machine_that_cannot_keep_the_agent_is_sent_it_each_time(vm: Vm) -> None:
     vm.store.mkdir()
     (vm.store / "agents").write_text("in the way")
@@ -340,6 +365,16 @@ def test_a_call_sent_ahead_is_answered_when_it_is_made(vm: Vm) -> None:
         link.call(Cancel("nobody"), Done)
     assert vm.wire.sent_bytes == before
     assert link.call(ListRuns(), News).reports == ()
+
+
+def test_a_fetch_sent_ahead_and_never_made_does_no_harm(vm: Vm) -> None:
+    first = vm.connect()
+    mirror = vm.start(first, "head -c 1000000 /dev/urandom > model.h5", outputs=("model.h5",))
+    vm.finish(first, mirror)
+    link = vm.connect(ahead=[(Fetch("run", "model.h5", 0, 10**6), b"")])
+    assert len(link.call(ListRuns(), News).reports) == 1
+    link = vm.connect(ahead=[(Fetch("run", "model.h5", 0, 10), b"")])
+    assert sum(map(len, link.fetch(Fetch("run", "model.h5", 0, 10)))) == 10
 
 
 @pytest.mark.parametrize(

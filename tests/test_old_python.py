@@ -46,6 +46,7 @@ from remote.protocol import Frame, Tidy, News, pack, read_frame
 from remote.record import Malformed, decode, encode, from_bytes, to_bytes
 from remote.runfolder import DataFolder, RunRequest, RunState, State
 from remote.slots import Slots, try_slots
+import remote.store
 from remote.store import Store, StoreTrouble
 from remote.tidy import tidy
 from remote.tree import BadTree, Entry, decode_tree, encode_tree, tree_digest
@@ -66,6 +67,7 @@ frame = Frame("call", {"op": "x"}, b"body")
 assert read_frame(io.BytesIO(pack(frame)).read) == frame
 
 root = Path(sys.argv[1])
+remote.store.SMALL_BYTES = -1
 store = Store(root / "store")
 content = os.urandom(5000)
 sha = hashlib.sha256(content).hexdigest()

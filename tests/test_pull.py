@@ -20,7 +20,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.link import Link
-from orchestrator.pull import accept, pull
+from orchestrator.pull import accept, first_fetch, pull
 from orchestrator.shelf import Shelf
 from orchestrator.tell import Silence, Teller
 from remote.protocol import CHUNK_BYTES
@@ -211,6 +211,24 @@ mkdir folder.h5
 """
 
 
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 5 * 2**20])
+def test_what_is_asked_first_can_be_sent_ahead_whatever_the_size(
+    vm: Vm, laptop: Laptop, size: int
+) -> None:
+    (artifact,) = made(vm, vm.connect(), f"head -c {size} /dev/urandom > model.h5", "model.h5")
+    link = vm.connect(ahead=first_fetch("run", ["model.h5"]))
+    before = vm.wire.sent_bytes
+    path = laptop.pull(link, artifact)
+    assert artifact_of(path.read_bytes()) == artifact
+    # What is beyond the first MiB has to be asked for.
+    assert (vm.wire.sent_bytes == before) is (size <= 2**20)
+
+
+def test_an_output_whose_name_only_the_vm_knows_is_not_fetched_ahead() -> None:
+    assert first_fetch("run", ["*.h5"]) == first_fetch("run", ["b", "a[1]"]) == ()
+    assert first_fetch("run", []) == ()
+
+
 def test_two_who_pull_the_same_file_at_once_both_have_it(vm: Vm, laptop: Laptop) -> None:
     links = [vm.connect(), vm.connect()]
     (artifact,) = made(vm, links[0], "head -c 4000000 /dev/urandom > model.h5", "model.h5")
@@ -246,9 +264,27 @@ def test_a_vm_that_sends_other_bytes_leaves_nothing_behind(
     vm: Vm, laptop: Laptop, body: str
 ) -> None:
     link = vm.connect(python=vm.fake(f"hear()\n{body}"))
-    with pytest.raises(ModelDamaged):
+    with pytest.raises(AgentBroken if "while True" in body else ModelDamaged):
         laptop.pull(link, artifact_of(b"right"))
     assert laptop.files() == []
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+@pytest.mark.parametrize("wrong", ["gone", "shorter"])
+def test_one_that_cannot_be_had_does_not_keep_the_next_from_coming(
+    vm: Vm, laptop: Laptop, wrong: str, size: int
+) -> None:
+    link = vm.connect()
+    command = f"head -c {size} /dev/urandom >a.h5; head -c {size} /dev/urandom >b.h5"
+    first, second = made(vm, link, command, "a.h5", "b.h5")
+    tree = vm.run_folder().tree
+    if wrong == "gone":
+        (tree / "a.h5").unlink()
+    else:
+        (tree / "a.h5").write_bytes(b"12")
+    with pytest.raises((Refused, ModelDamaged)):
+        laptop.pull(link, first)
+    assert laptop.pull(link, second).read_bytes() == (tree / "b.h5").read_bytes()
 
 
 def test_a_vm_that_sends_a_file_in_empty_pieces_is_given_up(vm: Vm, laptop: Laptop) -> None:

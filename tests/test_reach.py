@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,9 @@ from tests.vm import practice
 pytestmark = pytest.mark.timeout(60)
 
 
+PASSPHRASE = "open sesame"
+
+
 class Yes:
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -30,7 +35,8 @@ class Yes:
         return True
 
     def passphrase(self, key: str) -> str | None:
-        raise AssertionError(key)
+        self.asked.append(key)
+        return PASSPHRASE
 
 
 @pytest.fixture
@@ -85,6 +91,23 @@ def test_the_user_is_asked_all_the_same(remote: Remote) -> None:
     yes = Yes()
     assert answers(open_link(remote, yes, begun=HeadStart(remote)))
     assert len(yes.asked) == 1
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_a_locked_key_is_asked_about(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_remembered: bool
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    locked = Path(shutil.copy(str(remote.key), tmp_path / "locked"))
+    locked.chmod(0o600)
+    change = ["ssh-keygen", "-q", "-p", "-a", "1", "-N", PASSPHRASE, "-P", "", "-f", str(locked)]
+    subprocess.run(change, check=True, stdout=subprocess.DEVNULL)
+    if not is_remembered:
+        (config_folder() / "ways.json").unlink()
+    remote = replace(remote, key=str(locked))
+    yes = Yes()
+    assert answers(open_link(remote, yes, begun=HeadStart(remote)))
+    assert yes.asked == [str(locked)]
 
 
 def test_a_way_that_is_closed_is_tried_once(remote: Remote) -> None:

@@ -279,6 +279,19 @@ def test_samples_take_no_more_than_their_share_however_many_processes_there_are(
     assert len(read_usage(tmp_path)) == 2
 
 
+def test_a_sample_that_was_slow_once_is_not_the_last_for_minutes(
+    tmp_path: Path, machine: Machine, clock: Clock
+) -> None:
+    spent = iter([0.0, 1.0])
+    sampler = Sampler(tmp_path, os.getpid(), clock=clock, spent=lambda: next(spent))
+    sampler.tick()
+
+    clock.now_s += LONGEST_REST_S
+    spent = iter([5.0, 5.0])
+    sampler.tick()
+    assert len(read_usage(tmp_path)) == 2
+
+
 def test_a_driver_that_works_long_for_an_answer_is_asked_less_often(
     machine: Machine, sampler: Sampler, clock: Clock
 ) -> None:

@@ -379,6 +379,7 @@ CHANGES: dict[str, Callable[[Setting, pytest.MonkeyPatch], object]] = {
     "data": lambda setting, _: (setting.model.parent / "heldout.npz").write_bytes(b"other"),
     "data of the same size and time": _forge,
     "data below": lambda setting, _: (setting.model.parent / "more" / "\udcff 'x").write_text("x"),
+    "data behind a link": lambda setting, _: (setting.model.parent.parent / "far" / "x").touch(),
     "data removed": lambda setting, _: (setting.model.parent / "heldout.npz").unlink(),
     "versions": lambda _, monkeypatch: monkeypatch.setattr(
         "orchestrator.standing.framework", lambda: "tensorflow 9.9, keras 9.9"
@@ -395,6 +396,9 @@ def test_a_grade_is_given_anew_when_anything_it_was_made_of_has_changed(
 ) -> None:
     (setting.model.parent / "heldout.npz").write_bytes(b"data")
     (setting.model.parent / "more").mkdir()
+    (setting.model.parent.parent / "far").mkdir()
+    (setting.model.parent / "link").symlink_to("../far")
+    (setting.model.parent / "more" / "back").symlink_to("..")
     setting.exam.grade([(JOB, write_model(setting))], Silence())
     CHANGES[changed](setting, monkeypatch)
     sha256 = setting.exam.adopt(JOB)

@@ -18,7 +18,8 @@ import pytest
 
 from remote.atomic import discard
 from remote.lock import is_held
-from remote.protocol import CHUNK_BYTES, Lacking
+from remote.parts import gaps
+from remote.protocol import CHUNK_BYTES, Lacking, Span
 from remote.store import STAMP_S, Store, StoreTrouble
 from remote.tree import FILE, LINK, Entry, Tree, tree_digest
 from tests.forks import at_once, fork, killed_at_each_step
@@ -87,6 +88,12 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
+def resumable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contents as small as these are gone on with, too."""
+    monkeypatch.setattr("remote.store.SMALL_BYTES", -1)
+
+
+@pytest.fixture
 def full(store: Store) -> Store:
     send(store)
     return store
@@ -115,6 +122,7 @@ def test_each_content_is_asked_for_once(store: Store) -> None:
     assert [item.sha256 for item in store.lacking(TREE)] == sorted(BY_SHA)
 
 
+@pytest.mark.usefixtures("resumable")
 def test_an_upload_cut_at_any_chunk_goes_on_from_there(tmp_path: Path) -> None:
     arrived = 0
     total = sum(map(len, BY_SHA.values()))
@@ -147,6 +155,7 @@ def test_every_cut_of_the_same_upload_brings_it_further(store: Store) -> None:
     assert_true(store)
 
 
+@pytest.mark.usefixtures("resumable")
 def test_a_broken_line_keeps_what_has_come(store: Store) -> None:
     def cut() -> Iterator[bytes]:
         yield from stream(wanted)[:30]
@@ -180,7 +189,11 @@ def test_a_damaged_stream_is_noticed_and_sending_again_heals(store: Store, at: i
     assert_true(store)
 
 
-def test_nothing_of_a_content_with_a_wrong_digest_is_kept(store: Store) -> None:
+@pytest.mark.parametrize("small_bytes", [-1, 2**16])
+def test_nothing_of_a_content_with_a_wrong_digest_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr("remote.store.SMALL_BYTES", small_bytes)
     wanted = (Lacking(sha(b"right"), 5, 0),)
     with pytest.raises(StoreTrouble, match=sha(b"wrong")):
         store.receive(wanted, [zlib.compress(b"wrong")])
@@ -271,6 +284,7 @@ def test_two_sending_the_same_content_at_once_do_not_disturb_each_other(store: S
     assert not list((store.root / "incoming").iterdir())
 
 
+@pytest.mark.usefixtures("resumable")
 def test_the_rest_of_a_content_that_is_arriving_from_elsewhere_is_refused(store: Store) -> None:
     wanted = (Lacking(sha(CONTENTS["x" * 255]), 700, 0),)
 
@@ -305,6 +319,7 @@ def test_what_is_arriving_from_elsewhere_is_sent_anew_beside_it(store: Store) ->
     assert_true(store)
 
 
+@pytest.mark.usefixtures("resumable")
 def test_one_that_waited_for_a_content_that_is_complete_now_locks_its_own_file(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +469,11 @@ def test_without_hard_links_shared_data_is_copied(
     assert not full.lacking(TREE)
 
 
-def test_killed_at_any_step_of_an_upload_nothing_half_has_a_final_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("small_bytes", [-1, 2**16])
+def test_killed_at_any_step_of_an_upload_nothing_half_has_a_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr("remote.store.SMALL_BYTES", small_bytes)
     kept = 0
     for step in killed_at_each_step(lambda step: send(Store(tmp_path / str(step)))):
         store = Store(tmp_path / str(step))
@@ -503,6 +522,57 @@ def test_killed_at_any_step_of_noticing_a_change_nothing_half_is_visible(full: S
         assert_is_tree(shared)
 
 
+LARGE = os.urandom(20_000)
+LARGE_TREE: Tree = {"large": Entry(FILE, len(LARGE), sha(LARGE), False)}
+
+
+def send_part(store: Store, begin: int, end: int) -> None:
+    store.receive_part(sha(LARGE), Span(begin, end), [zlib.compress(LARGE[begin:end])])
+
+
+def send_rest(store: Store) -> None:
+    for wanted in store.lacking(LARGE_TREE):
+        left = gaps(wanted.parts, wanted.have_bytes, wanted.size_bytes)
+        rest = b"".join(LARGE[span.begin : span.end] for span in left)
+        store.receive([wanted], [zlib.compress(rest)])
+
+
+def test_killed_at_any_step_with_parts_the_rest_is_what_the_store_says(tmp_path: Path) -> None:
+    def finish(step: int) -> None:
+        store = Store(tmp_path / str(step))
+        send_part(store, 9_000, 10_000)
+        send_part(store, 10_000, 11_000)
+        send_part(store, 15_000, len(LARGE))
+        send_rest(store)
+
+    left = []
+    for step in killed_at_each_step(finish):
+        store = Store(tmp_path / str(step))
+        assert_true(store)
+        left += [
+            sum(span.end - span.begin for span in gaps(w.parts, w.have_bytes, w.size_bytes))
+            for w in store.lacking(LARGE_TREE)
+        ]
+        send_rest(store)
+        store.complete(LARGE_TREE)
+        assert_true(store)
+        assert store.object_path(sha(LARGE)).read_bytes() == LARGE
+        assert list((store.root / "incoming").glob(f"{sha(LARGE)}*")) == []
+    # Nothing yet, one part after the other, all; and until then no step takes away what was there.
+    until_all = left[: left.index(0) + 1]
+    assert {20_000, 19_000, 18_000, 13_000} <= set(until_all)
+    assert until_all == sorted(until_all, reverse=True)
+
+
+def test_a_part_that_is_only_claimed_makes_nothing(store: Store) -> None:
+    claimed = Lacking(sha(LARGE), len(LARGE), 0, (Span(0, len(LARGE)),))
+    with pytest.raises(StoreTrouble, match=r"a part of .* is gone"):
+        store.receive([claimed], [zlib.compress(b"")])
+    assert not store.object_path(sha(LARGE)).exists()
+    send_rest(store)
+    store.complete(LARGE_TREE)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
@@ -532,6 +602,29 @@ def test_a_full_disk_is_an_error_and_leaves_the_store_usable(small_disk: Path) -
     send(store)
     store.copy_tree(DIGEST, small_disk / "copy")
     assert_is_tree(small_disk / "copy")
+
+
+def test_a_disk_full_of_parts_is_an_error_and_what_has_come_is_used(small_disk: Path) -> None:
+    store = Store(small_disk / "store")
+    big = os.urandom(100_000)
+    tree: Tree = {"big": Entry(FILE, len(big), sha(big), False)}
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(220_000))
+    with pytest.raises(OSError, match="No space left"):
+        store.receive_part(sha(big), Span(40_000, len(big)), [zlib.compress(big[40_000:])])
+    for is_full in (True, False):
+        (wanted,) = store.lacking(tree)
+        left = gaps(wanted.parts, wanted.have_bytes, wanted.size_bytes)
+        rest = zlib.compress(b"".join(big[span.begin : span.end] for span in left))
+        assert 40_000 <= sum(span.end - span.begin for span in left) < len(big)
+        if is_full:
+            with pytest.raises(OSError, match="No space left"):
+                store.receive([wanted], [rest])
+            ballast.unlink()
+        else:
+            store.receive([wanted], [rest])
+        assert_true(store)
+    assert store.object_path(sha(big)).read_bytes() == big
 
 
 def test_everything_of_the_store_is_its_owners_alone(store: Store) -> None:
