@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.config import load_workspace
 from orchestrator.cost import By, CostRow
 from orchestrator.duration import parse_duration
-from orchestrator.errors import UsageError
+from orchestrator.errors import ConfigError, UsageError
 from orchestrator.home import ledger_file
 from orchestrator.ledger import Ledger
 from orchestrator.money import recorded_costs
@@ -21,14 +21,24 @@ def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRo
     """Rows of cost for the workspace of `folder`, or for all.
 
     Raises:
-        UsageError: no such grouping or date, or no workspace here.
+        UsageError: no such grouping or date, or no workspace here; then all is still to be had.
     """
     if by not in set(By):
         raise UsageError(f"--by takes {', '.join(By)}, not {by!r}", fix="train cost --by run")
     start = _start(since, datetime.now(UTC))
-    root = None if everywhere else str(load_workspace(folder).root)
+    root = None if everywhere else _root(folder)
     with Ledger.open(ledger_file()) as ledger:
         return recorded_costs(ledger, By(by), root, start)
+
+
+def _root(folder: Path) -> str:
+    try:
+        return str(load_workspace(folder).root)
+    except ConfigError:
+        raise
+    except UsageError as error:
+        error.fix = "go to your workspace, or for all of them: train cost --all"
+        raise
 
 
 def bill_csv(by: str, rows: Iterable[CostRow]) -> str:

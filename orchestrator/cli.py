@@ -10,11 +10,11 @@ import io
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from gc import set_threshold
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -22,10 +22,14 @@ from orchestrator.errors import Interrupted, TrainshedError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.desk import Desk
-    from orchestrator.roundtrip import Order, Result
+    from orchestrator.plan import Order, Overrides
+    from orchestrator.remotes import Said
+    from orchestrator.settling import Result
     from orchestrator.spec import Job, Workspace
 
 EXIT_BUG = 70
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 # What a write to a file or a terminal that takes nothing more ends with.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -59,6 +63,18 @@ class _Days(click.FloatRange):
         if math.isnan(days):
             self.fail(f"{value!r} is not a valid {self.name}", param, ctx)
         return days
+
+
+class _WholeOrNone(_Whole):
+    """Takes an empty text too, which stays one."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # whatever click has
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401  # a whole number or ""
+        return "" if value == "" else super().convert(value, param, ctx)
 
 
 # Where a shell looks when it starts, and what it does there. Source: click's "Shell Completion".
@@ -139,16 +155,28 @@ def init(folder: Path, solutions: bool) -> None:
 
     Example: train init exam
     """
+    import shlex
+
     from orchestrator.console import Console
     from orchestrator.init import make_workspace
 
     with Console() as console:
-        kept = make_workspace(folder, solutions=solutions, tell=console)
-    for script in kept:
-        console.warn(f"{script} is your own and was left as it is")
+        made = make_workspace(folder, solutions=solutions, tell=console)
+    if made.kept:
+        what = "is a workspace already" if "train.yaml" in made.kept else "was begun already"
+        console.step(f"{folder} {what}; kept as they were: {len(made.kept)} files")
+        console.step(f"added: {', '.join(made.added) or 'nothing, it is complete'}")
+    for name in made.own:
+        unsolved = ", without the solution" if name in made.unsolved else ""
+        console.warn(f"{name} is your own and was left as it is{unsolved}")
+    if made.outer:
+        console.warn(
+            f"{folder} lies inside the workspace {made.outer.parent}: there and below, commands "
+            f"see {folder / 'train.yaml'}, not {made.outer}"
+        )
     console.result(
         f"{folder} is ready. Next:\n"
-        f"  cd {folder}\n"
+        f"  cd {shlex.quote(str(folder))}\n"
         "  train remote add NAME --host ADDRESS --user USER --price 0.50\n"
         "  train --remote NAME"
     )
@@ -189,25 +217,32 @@ def run(
     workspace = load_workspace(Path.cwd())
     jobs = find_jobs(workspace, categories)
     if dry_run:
-        _list_files(workspace, jobs, as_json=as_json)
+        from orchestrator.plan import Overrides
+
+        if remote:
+            find_remote(workspace, remote)
+        chosen = Overrides.parse(gpus, time_limit, param)
+        _list_files(workspace, jobs, chosen, as_json=as_json)
         return
-    target = find_remote(workspace, remote)
+    target = find_remote(workspace, remote, categories)
     with HeadStart(target, accept) as begun:
         # While the line comes up, because importing these takes as long.
         from orchestrator.console import Console
-        from orchestrator.desk import Desk, overrides
-        from orchestrator.roundtrip import Order
+        from orchestrator.desk import Desk
+        from orchestrator.plan import Order, Overrides
 
-        chosen = overrides(gpus, time_limit, param)
+        chosen = Overrides.parse(gpus, time_limit, param)
         order = Order(workspace, jobs, target, chosen, detach, best=not latest)
         with Desk(workspace, Console(), ask=not yes, accept=accept, begun=begun) as desk:
             _train(desk, order, as_json=as_json)
 
 
-def _list_files(workspace: Workspace, jobs: tuple[Job, ...], *, as_json: bool) -> None:
-    """What would go, biggest first."""
+def _list_files(
+    workspace: Workspace, jobs: tuple[Job, ...], chosen: Overrides, *, as_json: bool
+) -> None:
+    """What would go, biggest first, and what would be executed."""
     from orchestrator.console import Console
-    from orchestrator.report import files_table
+    from orchestrator.report import dry_run_blocks
     from orchestrator.snapshot import take_snapshot
 
     with Console() as console:
@@ -215,7 +250,8 @@ def _list_files(workspace: Workspace, jobs: tuple[Job, ...], *, as_json: bool) -
     if as_json:
         _print_json([{"path": path, "size_bytes": size} for path, size in files])
     else:
-        console.result(files_table(files))
+        for block in dry_run_blocks(files, jobs, chosen):
+            console.result(block)
 
 
 def _train(desk: Desk, order: Order, *, as_json: bool) -> None:
@@ -297,8 +333,9 @@ def logs(run: str, follow: bool, tail: int | None, accept: str) -> None:
 
 @app.command()
 @_run
+@click.option("--forget", is_flag=True, help="Of a run nobody heard of, whose VM is gone: give up.")
 @_accept
-def cancel(run: str, accept: str) -> None:
+def cancel(run: str, forget: bool, accept: str) -> None:
     """End a run; it is warned first and may save.
 
     RUN is a run id, its beginning, or a category's last run.
@@ -310,7 +347,7 @@ def cancel(run: str, accept: str) -> None:
     with Desk.here(accept=accept) as desk:
         mirror = desk.find_run(run)
         with desk.console:
-            ending = desk.cancel(mirror)
+            ending = desk.cancel(mirror, forget=forget)
         desk.console.result(ending)
 
 
@@ -359,7 +396,8 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
 
     Example: train ready
     """
-    from orchestrator.desk import Desk, refuse_unready
+    from orchestrator.desk import Desk
+    from orchestrator.judge import refuse_unready
     from orchestrator.report import ready_table, standing_json
 
     with Desk.here() as desk:
@@ -387,8 +425,13 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
 def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> None:
     """What runs have cost.
 
+    A session is a period of paid practice or an exam. None can be started yet: all runs are
+    outside of any.
+
     Example: train cost --by run --since 7d
     """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json are two forms of one result", fix="train cost --csv")
     from orchestrator.bill import bill, bill_csv
     from orchestrator.console import Console
     from orchestrator.report import cost_row_json, cost_table
@@ -399,7 +442,8 @@ def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> 
     elif as_csv:
         print(bill_csv(by, rows), end="")
     else:
-        Console().result(cost_table(by, rows) if rows else "nothing has run yet")
+        none = f"nothing was run within --since {since}; for all there is: train cost"
+        Console().result(cost_table(by, rows) if rows else none if since else "nothing has run yet")
 
 
 @app.command()
@@ -467,59 +511,91 @@ def remote() -> None:
     """
 
 
+def _remote_options(*, is_new: bool) -> Callable[[_Command], _Command]:
+    """All that can be said of a machine."""
+    options = (
+        click.option(
+            *("--host", "host"),
+            metavar="ADDRESS",
+            required=is_new,
+            help="Address, or an alias of ~/.ssh/config.",
+        ),
+        click.option("--user", "-u", metavar="USER", help="Else as ~/.ssh/config has it."),
+        click.option("--port", metavar="PORT", type=_WholeOrNone(1, 65535)),
+        click.option("--key", "-i", metavar="FILE", help="A private key file."),
+        click.option("--price", metavar="AMOUNT", help="Per hour, such as 0.50."),
+        click.option("--currency", metavar="CODE", help="Of the price; else USD."),
+        click.option(
+            "--gpus", metavar="N", type=_WholeOrNone(min=0), help="GPU slots; 0 trains on the CPU."
+        ),
+        click.option("--python", metavar="PATH", help="The VM's; else python3."),
+        click.option(
+            "--requirements", metavar="FILE", help="A file of the workspace, installed there."
+        ),
+    )
+
+    def with_options(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return with_options
+
+
+def _said(options: dict[str, Any]) -> Said:
+    from orchestrator.remotes import Said
+
+    key = options.pop("key")
+    return Said(**options, key=str(Path(key).expanduser().absolute()) if key else key)
+
+
 @remote.command("add")
 @_remote_name
-@click.option(
-    "--host", metavar="ADDRESS", required=True, help="Address, or an alias of ~/.ssh/config."
-)
-@click.option("--user", "-u", metavar="USER", default="")
-@click.option("--port", metavar="PORT", type=_Whole(1, 65535))
-@click.option("--key", "-i", metavar="FILE", default="", help="A private key file.")
-@click.option("--price", metavar="AMOUNT", default="", help="Per hour, such as 0.50.")
-@click.option("--currency", metavar="CODE", default="USD", show_default=True)
-@click.option("--gpus", metavar="N", type=_Whole(min=0), help="GPU slots; 0 trains on the CPU.")
-@click.option("--python", metavar="PATH", default="", help="The VM's; else python3.")
-@click.option(
-    "--requirements",
-    metavar="FILE",
-    default="",
-    help="A file of the workspace, installed there.",
-)
+@_remote_options(is_new=True)
 @_accept
 def remote_add(
     name: str,
-    host: str,
-    user: str,
-    port: int | None,
-    key: str,
-    price: str,
-    currency: str,
-    gpus: int | None,
-    python: str,
-    requirements: str,
     accept: str,
+    **options: Any,  # noqa: ANN401  # as click has them
 ) -> None:
     """Add a machine; its host key is shown.
 
     Example: train remote add k80 --host 1.2.3.4
     """
     from orchestrator.console import Console
-    from orchestrator.machines import Machines, parse_price
-    from orchestrator.spec import EnvSpec, Remote
+    from orchestrator.machines import Machines
+    from orchestrator.remotes import changed
+    from orchestrator.spec import Remote
 
-    remote = Remote(
-        name=name,
-        host=host,
-        user=user or None,
-        port=port,
-        key=str(Path(key).expanduser().absolute()) if key else None,
-        gpus=gpus,
-        price=parse_price(price, currency),
-        env=EnvSpec(python or None, requirements or None),
-    )
+    remote = changed(Remote(name, host=""), _said(options))
     with Console() as console:
         kind, fingerprint = Machines.here(console, accept).add(remote)
     console.result(f"{name} added; its {kind} host key is {fingerprint}\nNext: train doctor {name}")
+
+
+@remote.command("set")
+@_remote_name
+@_remote_options(is_new=False)
+@_accept
+def remote_set(
+    name: str,
+    accept: str,
+    **options: Any,  # noqa: ANN401  # as click has them
+) -> None:
+    """Change what is said of a machine.
+
+    What is not named stays. An empty text takes away: --price "". At another address the host key
+    is shown again.
+
+    Example: train remote set k80 --host 1.2.3.5 --price 0.60
+    """
+    from orchestrator.console import Console
+    from orchestrator.machines import Machines
+    from orchestrator.report import change_text
+
+    with Console() as console:
+        change = Machines.here(console, accept).change(name, _said(options))
+    console.result(f"{change_text(change)}\nNext: train doctor {name}")
 
 
 @remote.command("list")
@@ -585,7 +661,7 @@ def remote_remove(name: str, force: bool) -> None:
 
 def _finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True) -> None:
     """Print how it went; raise if it did not go well."""
-    from orchestrator.desk import judge
+    from orchestrator.judge import judge
     from orchestrator.report import result_blocks, result_json
 
     if as_json:

@@ -6,6 +6,7 @@ its size is bounded before it is followed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 
 from orchestrator import home
 from orchestrator.errors import ConfigError, UsageError
-from orchestrator.node import Items, Node, Pairs, Scalar, Wrong
+from orchestrator.node import Items, Node, Pairs, Problem, Scalar, Wrong, nearest
 from orchestrator.schema import read_config
 from orchestrator.spec import EnvSpec, Job, Remote, Workspace
 
@@ -109,8 +110,11 @@ def known_remotes(workspace: Workspace | None) -> tuple[Remote, ...]:
     return tuple(remotes[name] for name in sorted(remotes))
 
 
-def find_remote(workspace: Workspace | None, name: str) -> Remote:
+def find_remote(workspace: Workspace | None, name: str, categories: Iterable[str] = ()) -> Remote:
     """The remote that the user means by `name`.
+
+    Args:
+        categories: what the user wants to train there, for the command that is offered.
 
     Raises:
         UsageError: there is none, or no name; names the known ones and the nearest.
@@ -119,18 +123,18 @@ def find_remote(workspace: Workspace | None, name: str) -> Remote:
     if name in remotes:
         return remotes[name]
     if not name:
+        only = next(iter(remotes)) if len(remotes) == 1 else "NAME"
+        again = shlex.join(["train", *categories, "--remote", only])
         raise UsageError(
             "no remote was named",
             cause=f"known remotes: {', '.join(remotes) or 'none'}",
-            fix="train --remote NAME" if remotes else "train remote add NAME --host ADDRESS",
+            fix=again if remotes else "train remote add NAME --host ADDRESS",
         )
-    import difflib
-
-    near = difflib.get_close_matches(name, remotes, n=1)
+    near = nearest(name, remotes)
     raise UsageError(
         f"no remote is named {name!r}",
         cause=f"the known remotes are {', '.join(remotes)}" if remotes else "no remote is known",
-        fix=f"did you mean {near[0]}?" if near else "train remote add NAME",
+        fix=f"did you mean {near}?" if near else "train remote add NAME --host ADDRESS",
     )
 
 
@@ -147,13 +151,11 @@ def find_jobs(workspace: Workspace, names: Iterable[str]) -> tuple[Job, ...]:
     )
     for name in names:
         if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             raise UsageError(
                 f"no category is named {name!r}",
                 cause=f"train.yaml has: {', '.join(known) or 'no jobs'}",
-                fix=f"did you mean {near[0]}?" if near else "add it under `jobs:` in train.yaml",
+                fix=f"did you mean {near}?" if near else "add it under `jobs:` in train.yaml",
             )
     if not known:
         raise UsageError(
@@ -202,11 +204,17 @@ _Dumper.add_representer(Decimal, _represent_decimal)
 
 
 def _config_error(path: Path, wrong: Wrong) -> ConfigError:
-    problems = sorted(wrong.problems, key=lambda problem: problem.line)
-    lines = [
-        f"{path}:{problem.line}: {problem.key}{': ' if problem.key else ''}{problem.text}"
-        for problem in problems
-    ]
+    # What was copied into five jobs is one mistake: told once, where it is met first.
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in sorted(wrong.problems, key=lambda problem: problem.line):
+        alike.setdefault((problem.key.rpartition(".")[2], problem.text), []).append(problem)
+    lines = []
+    for first, *others in alike.values():
+        again = "; ".join(f"{other.key} on line {other.line}" for other in others)
+        lines.append(
+            f"{path}:{first.line}: {first.key}{': ' if first.key else ''}{first.text}"
+            + (f" (the same: {again})" if again else "")
+        )
     return ConfigError("\n".join(lines))
 
 
@@ -215,7 +223,9 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(SIZE_LIMIT_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}") from error
+        raise ConfigError(
+            f"cannot read {path}", cause=(error.strerror or str(error)).lower()
+        ) from error
     if len(content) > SIZE_LIMIT_BYTES:
         raise ConfigError(f"{path}:1: expected at most {SIZE_LIMIT_BYTES} bytes, found more")
     try:
@@ -223,7 +233,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         found = f"found the byte 0x{content[error.start]:02x}"
-        raise ConfigError(f"{path}:{line}: expected UTF-8 text, {found}") from error
+        raise ConfigError(f"{path}:{line}: expected UTF-8 text, {found}") from None
 
 
 def _compose(text: str, path: Path) -> Node | None:
@@ -238,11 +248,16 @@ def _compose(text: str, path: Path) -> Node | None:
         problem = str(error.problem)
         if r"'\t'" in problem:
             problem = "expected spaces, found a tab"
-        raise ConfigError(f"{path}:{line}: {problem}") from error
+        begun = error.context_mark
+        raise ConfigError(
+            f"{path}:{line}: {problem}",
+            cause=f"{error.context}, from line {begun.line + 1}" if begun and error.context else "",
+            fix="see whether quotes, brackets and indentation are right there",
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         found = f"found the character U+{ord(text[error.position]):04X}"
-        raise ConfigError(f"{path}:{line}: expected printable text, {found}") from error
+        raise ConfigError(f"{path}:{line}: expected printable text, {found}") from None
 
 
 class _Bound(Exception):

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from orchestrator.hostkeys import Asker
     from orchestrator.terminal import Terminal
 
-# A user who sees nothing for longer wonders whether it hangs.
+# A user who sees nothing for longer wonders whether it hangs; of what was told before and goes on,
+# less and less often is enough.
 _SILENCE_LIMIT_S = 1.5
+_REPEAT_LIMIT_S = 60.0
 # By which users tell programs that a pipe ends at a terminal.
 _TOLD = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 
@@ -33,8 +35,8 @@ _TOLD = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 class Console:
     """A Teller and an Asker for a person, or a Teller for a file that a person will read.
 
-    On a terminal the present doings are one line that is redrawn; elsewhere they are repeated
-    as lines whenever nothing else was said for a while.
+    On a terminal the present doings are one line that is redrawn; elsewhere they are lines, told
+    whenever nothing else was said for a while, and the same again ever more seldom.
 
     Args:
         to_stdout: whether logs are the result (`train logs`) and not progress.
@@ -49,7 +51,8 @@ class Console:
         self._logs = self.out if to_stdout and not both else self.err
         self._name_jobs = not to_stdout
         self._views: dict[str, LogView] = {}
-        self._doing = ""
+        self._doing = self._about = ""
+        self._silence_s = _SILENCE_LIMIT_S
         self._since = self._spoke = time.monotonic()
         self._live: Live | None = None
         self._end = threading.Event()
@@ -86,7 +89,9 @@ class Console:
             self.err.say(f"! {printable(text)}", "yellow")
 
     def doing(self, text: str, done: int = 0, total: int = 0) -> None:
-        text = printable(text)
+        text = printable(text).expandtabs()
+        if text != self._about:
+            self._about, self._silence_s = text, _SILENCE_LIMIT_S
         if total:
             text += f" {format_size(done)} of {format_size(total)} ({100 * done // total} %)"
         elif done:
@@ -158,16 +163,18 @@ class Console:
             self._spoke = time.monotonic()
 
     def _line(self) -> str:
-        bars = [view.current for view in self._views.values() if view.current]
+        # A tab's width is not known before it is drawn.
+        bars = [view.current.expandtabs() for view in self._views.values() if view.current]
         text = f"{self._doing} ({time.monotonic() - self._since:.0f} s)" if self._doing else ""
         return " │ ".join([text, *bars])
 
     def _tick(self) -> None:
         while not self._end.wait(0.25):
-            if time.monotonic() - self._spoke >= _SILENCE_LIMIT_S:
+            if time.monotonic() - self._spoke >= self._silence_s:
                 seconds = time.monotonic() - self._since
                 with self._speaking():
                     self.err.say(f"  {self._doing or 'working'} ({seconds:.0f} s)")
+                self._silence_s = min(self._silence_s * 1.5, _REPEAT_LIMIT_S)
 
 
 class Pipe:

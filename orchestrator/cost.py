@@ -266,13 +266,13 @@ def sum_rows(rows: Iterable[CostRow]) -> tuple[CostRow, ...]:
             key,
             sum(row.runs for row in same),
             sum(row.microseconds for row in same),
-            _sum_totals([row.total for row in same]),
+            sum_totals([row.total for row in same]),
         )
         for key, same in sorted(groups.items())
     )
 
 
-def _sum_totals(totals: Sequence[Total]) -> Total:
+def sum_totals(totals: Sequence[Total]) -> Total:
     amounts: dict[str, Decimal] = defaultdict(Decimal)
     for total in totals:
         for currency, amount in total.by_currency:
@@ -339,22 +339,33 @@ def _best(grades: Iterable[Grade]) -> int | None:
     return max((grade.points for grade in grades if grade.points is not None), default=None)
 
 
-def format_money(amount: Decimal, currency: str) -> str:
-    """`$0.42`, `0.42 EUR`; under a cent `$0.0042`. What is not zero never reads as zero."""
+def is_small(amount: Decimal) -> bool:
+    """Whether it takes more than two decimals to read as what it is."""
+    return 0 < abs(amount) < Decimal("0.00995")
+
+
+def format_money(amount: Decimal, currency: str, *, small: bool = False) -> str:
+    """`$0.42`, `0.42 EUR`; under a cent `$0.0042`. What is not zero never reads as zero.
+
+    Args:
+        small: whether it is shown among amounts under a cent, with as many decimals.
+    """
     digits, under = f"{abs(amount):.2f}", ""
-    if 0 < abs(amount) < Decimal("0.00995"):
+    if small or is_small(amount):
         digits = f"{abs(amount):.4f}"
-        if Decimal(digits) == 0:
+        if amount and Decimal(digits) == 0:
             digits, under = "0.0001", "under "
     sign = "-" if amount < 0 else ""
     return under + (f"{sign}${digits}" if currency == "USD" else f"{sign}{digits} {currency}")
 
 
-def format_total(total: Total) -> str:
+def format_total(total: Total, *, small: bool = False) -> str:
     """`$0.42`, `unknown`, or `at least $0.42 (1 run at an unknown price)`."""
     if not total.by_currency:
         return "unknown" if total.unknown_runs else "nothing"
-    known = " + ".join(format_money(amount, currency) for currency, amount in total.by_currency)
+    known = " + ".join(
+        format_money(amount, currency, small=small) for currency, amount in total.by_currency
+    )
     notes = ["estimated"] if total.estimated else []
     if total.unknown_runs:
         known = f"at least {known}"

@@ -42,8 +42,11 @@ def main(folder: Path) -> int:
                 return code
     say(
         f"\nThe models are in {exam}. To go on there by yourself, start the VM again in another\n"
-        f"terminal (it says how to add it):\n"
-        f"  {sys.executable} -m orchestrator.practicevm {folder / 'vm'}"
+        "terminal; at its old port it is still the remote `practice`:\n"
+        f"  {shlex.join([sys.executable, '-m', 'orchestrator.practicevm', str(folder / 'vm')])}\n"
+        "and here:\n"
+        f"  export TRAINSHED_HOME={shlex.quote(str(folder / 'home'))}\n"
+        f"  cd {shlex.quote(str(exam))} && train --remote practice"
     )
     return 0
 

@@ -13,9 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from orchestrator.confine import confinement
-from orchestrator.errors import Refused, TrainshedError
+from orchestrator.errors import (
+    ConnectError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    LoginRefused,
+    NoPython,
+    Refused,
+    TrainshedError,
+)
+from orchestrator.grade import install_command
 from orchestrator.link import Link
 from orchestrator.printable import printable
 from orchestrator.size import format_size
@@ -26,6 +36,26 @@ from remote.protocol import Examine, Examined, News, Watch
 _DISK_LOW_BYTES = 5 * 10**9
 _CLOCK_LIMIT_S = 5.0
 _ECHOES = 5
+
+# Each key of a remote as `train remote set` takes it, and as it stands in a file.
+_SET = {
+    "host": ("--host ADDRESS", "host: ADDRESS"),
+    "port": ("--port PORT", "port: PORT"),
+    "user": ("--user USER", "user: USER"),
+    "key": ("--key FILE", "key: FILE"),
+    "gpus": ("--gpus 0", "gpus: 0"),
+    "price": ("--price 0.50", "price: {per_hour: 0.50, currency: USD}"),
+    "python": ("--python PATH", "env: {python: PATH}"),
+    "requirements": ("--requirements FILE", "env: {requirements: FILE}"),
+}
+# What may be said wrongly of a remote where a connection ends so; the first that fits.
+_TO_BLAME: tuple[tuple[type[TrainshedError], tuple[str, ...]], ...] = (
+    (HostKeyUnknown, ()),
+    (HostKeyChanged, ()),
+    (LoginRefused, ("user", "key")),
+    (NoPython, ("python",)),
+    (ConnectError, ("host", "port", "key")),
+)
 
 
 class Mark(Enum):
@@ -53,9 +83,7 @@ def check_laptop() -> Iterator[Check]:
     """This side: what grading and connecting need."""
     yield Check("python here", Mark.OK, f"{platform.python_version()} at {sys.executable}")
     if importlib.util.find_spec("tensorflow") is None:
-        yield Check(
-            "grader here", Mark.WARN, "no TensorFlow", "pip install 'trainshed[grade]' to grade"
-        )
+        yield Check("grader here", Mark.WARN, "no TensorFlow", install_command())
     else:
         yield Check("grader here", Mark.OK, f"tensorflow {local_tensorflow()}")
     yield _check_confinement()
@@ -83,16 +111,24 @@ def _check_confinement() -> Check:
 
 
 def check_remote(
-    remote: Remote, connect: Callable[[], Link], requirements: str, tell: Teller
+    remote: Remote,
+    connect: Callable[[], Link],
+    requirements: str,
+    tell: Teller,
+    file: Path | None = None,
 ) -> Iterator[Check]:
-    """The VM: from the login to the GPU as the framework sees it. Stops where it cannot go on."""
+    """The VM: from the login to the GPU as the framework sees it. Stops where it cannot go on.
+
+    Args:
+        file: the workspace's, where that says how the remote is; None for the user's own.
+    """
     tell.doing(f"connecting to {remote.name}")
     if remote.price is None:
         yield Check(
             "price",
             Mark.WARN,
             "unknown, so every cost will be too",
-            f"add to {remote.name}: price: {{per_hour: 0.50, currency: USD}}",
+            how_to_set(remote, file, "price"),
         )
     else:
         price = f"{remote.price.per_hour} {remote.price.currency} per hour"
@@ -101,9 +137,14 @@ def check_remote(
     try:
         link = connect()
     except TrainshedError as error:
-        cause = error.cause or (str(error.__cause__) if error.__cause__ else "")
+        # What the system says (`[Errno 111] ...`) is in the message, in words.
+        told = error.__cause__ is None or isinstance(error.__cause__, OSError)
+        cause = error.cause or ("" if told else str(error.__cause__))
         found = f"{error}" + (f" ({cause})" if cause else "")
-        yield Check("connection", Mark.FAIL, found, error.fix, error.exit_code)
+        wrong = next((keys for kind, keys in _TO_BLAME if isinstance(error, kind)), ())
+        fixes = (error.fix, how_to_set(remote, file, *wrong) if wrong else "")
+        fix = "; to correct the remote: ".join(filter(None, fixes))
+        yield Check("connection", Mark.FAIL, found, fix, error.exit_code)
         return
     with link:
         took_s = time.monotonic() - started
@@ -113,22 +154,38 @@ def check_remote(
         yield from _check_hello(link)
         tell.doing(f"asking {remote.name} about its GPUs and TensorFlow")
         examined = link.call(Examine(remote.python, requirements), Examined)
-    yield from check_machine(remote, examined)
+    yield from check_machine(remote, examined, file)
 
 
-def check_machine(remote: Remote, examined: Examined) -> Iterator[Check]:
+def how_to_set(remote: Remote, file: Path | None, *keys: str) -> str:
+    """The command that says these keys of a remote, or the place to write them.
+
+    Args:
+        file: as `check_remote` has it.
+    """
+    if file is None:
+        return " ".join(["train remote set", remote.name, *(_SET[key][0] for key in keys)])
+    return f"in {file}, under remotes: {remote.name}: {', '.join(_SET[key][1] for key in keys)}"
+
+
+def check_machine(remote: Remote, examined: Examined, file: Path | None = None) -> Iterator[Check]:
     """What the agent saw, judged. No I/O."""
     if examined.store_writable:
         yield Check(
             "store",
             Mark.FAIL,
             printable(examined.store_writable),
-            "make room, or let the user write to the home folder",
+            f"make room (train gc {remote.name}), or let its user write to the home folder there",
         )
     drivers = [printable(gpu) for gpu in examined.driver_gpus]
     if examined.driver_trouble:
         found = printable(examined.driver_trouble)
-        yield Check("gpu by driver", Mark.FAIL, found, "repair the NVIDIA driver, or reboot")
+        yield Check(
+            "gpu by driver",
+            Mark.FAIL,
+            found,
+            "on the VM: sudo reboot; else install its driver anew",
+        )
     elif drivers:
         yield Check("gpu by driver", Mark.OK, "; ".join(drivers))
     elif remote.gpus == 0:
@@ -138,15 +195,20 @@ def check_machine(remote: Remote, examined: Examined) -> Iterator[Check]:
             "gpu by driver",
             Mark.FAIL,
             "no nvidia-smi on this machine",
-            "install the NVIDIA driver; or, to train on the CPU, give the remote `gpus: 0`",
+            f"install the NVIDIA driver there; to train on the CPU: "
+            f"{how_to_set(remote, file, 'gpus')}",
         )
-    yield from _check_framework(remote, examined)
+    yield from _check_framework(remote, examined, file)
 
 
-def _check_framework(remote: Remote, examined: Examined) -> Iterator[Check]:
+def _check_framework(remote: Remote, examined: Examined, file: Path | None) -> Iterator[Check]:
     if not examined.framework:
-        found = printable(examined.framework_trouble) or "none"
-        fix = f"name one with TensorFlow in env.python, or give {remote.name} env.requirements"
+        is_missing = "No module named 'tensorflow'" in examined.framework_trouble
+        found = "no TensorFlow" if is_missing else printable(examined.framework_trouble) or "none"
+        fix = (
+            f"name a Python that has TensorFlow: {how_to_set(remote, file, 'python')}; "
+            f"or have it installed: {how_to_set(remote, file, 'requirements')}"
+        )
         yield Check(f"framework in {remote.python}", Mark.WARN, found, fix)
         return
     framework = printable(examined.framework)
@@ -161,12 +223,13 @@ def _check_framework(remote: Remote, examined: Examined) -> Iterator[Check]:
                 Mark.FAIL,
                 f"{framework} sees no GPU and would train on the CPU at the GPU's price",
                 "a K80 needs TensorFlow 2.14 or older, an M60 2.16 or older; newer ones need "
-                "the matching CUDA: pip install 'tensorflow[and-cuda]'",
+                "the matching CUDA; name it in a file, tensorflow[and-cuda] for one, and have it "
+                f"installed: {how_to_set(remote, file, 'requirements')}",
             )
-    yield _check_versions(framework)
+    yield _check_versions(framework, how_to_set(remote, file, "requirements"))
 
 
-def _check_versions(framework: str) -> Check:
+def _check_versions(framework: str, have_installed: str) -> Check:
     """Keras 2 wrote files that Keras 3 cannot always read; TensorFlow 2.16 is where it changed."""
     there, here = _minor(framework), _minor(local_tensorflow())
     found = f"trained with {framework}, graded with tensorflow {local_tensorflow() or '(none)'}"
@@ -175,7 +238,8 @@ def _check_versions(framework: str) -> Check:
             "versions",
             Mark.WARN,
             f"{found}: Keras 2 on one side, Keras 3 on the other",
-            "dense and convolution layers load; LSTM, GRU and depthwise layers may not",
+            "dense and convolution layers load, but LSTM, GRU and depthwise layers may not; name "
+            f"tensorflow=={local_tensorflow()} in a file and have it installed: {have_installed}",
         )
     return Check("versions", Mark.OK, found)
 
@@ -207,7 +271,7 @@ def check_clock(there_s: float, here_s: float) -> Check:
             "clock",
             Mark.WARN,
             f"the VM's is {off_s:+.0f} s off",
-            "switch its time service on: timedatectl set-ntp true",
+            "switch its time service on there: sudo timedatectl set-ntp true",
         )
     return Check("clock", Mark.OK, f"{off_s:+.1f} s apart")
 

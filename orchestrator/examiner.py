@@ -69,15 +69,18 @@ class Examiner:
                 while (wanted := self._queue.get()) is not None:
                     for verdict in exam.grade([wanted], self._tell, self._grading):
                         self.verdicts.append(verdict)
-                        self._tell.step(_told(verdict))
+                        self._tell.step(_told(verdict, exam.earlier_maker(*wanted)))
         except (Abandoned, TrainshedError, OSError):
             # Who settles grades what has no verdict, and tells what is in the way.
             pass
 
 
-def _told(verdict: Verdict) -> str:
+def _told(verdict: Verdict, maker: str | None) -> str:
+    """Args:
+    maker: the run that made the model, where it was not the category's last.
+    """
     if verdict.outcome is Outcome.GRADED:
         worth = f"{verdict.points} of 5 points, {verdict.metric} {verdict.value:.4g}"
     else:
         worth = f"{verdict.outcome.value}: {verdict.reason}"
-    return f"graded {verdict.category}: {worth}"
+    return f"graded {f'the model of {maker}' if maker else verdict.category}: {worth}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from orchestrator.errors import (
     TrainshedError,
 )
 from orchestrator.link import Call, Link
+from orchestrator.logview import last_lines
 from orchestrator.mirror import LOST, Mirror, is_final, opinion
 from orchestrator.printable import printable
 from orchestrator.tell import Silence, Teller
@@ -28,6 +30,8 @@ _WAIT_S = 2.0
 _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 # Remotes asked at once; each takes a thread or two, and its connection's memory.
 _ASKED_AT_ONCE = 32
+# How far back the end of a log is read on the VM.
+END_LIMIT_BYTES = 8 * 2**20
 # How long to look for a machine that was there before; the runs go on without us.
 _RETRY_LIMIT_S = 600.0
 
@@ -41,6 +45,8 @@ class Follower:
         connect: gives a new link when the present one is lost.
         on_end: called once for each run that has ended, with a link that worked just before; when
             it loses the line it is called again.
+        is_home: whether nothing is left to do for a run, because another command did it while
+            the line was lost.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Follower:
         tell: Teller,
         on_end: OnEnd,
         sleep: Callable[[float], None] = time.sleep,
+        is_home: Callable[[Mirror], bool] = lambda mirror: False,
     ) -> None:
         self._connect = connect
         self._mirrors = {mirror.run_id: mirror for mirror in mirrors}
@@ -58,16 +65,38 @@ class Follower:
         self._tell = tell
         self._on_end = on_end
         self._sleep = sleep
+        self._is_home = is_home
+        # Runs whose logs are not told yet, and how many lines of each are when all has come.
+        self._tails: dict[str, int] = {}
 
-    def replay(self) -> None:
-        """Tell what of the logs is here already; following goes on right behind it."""
+    def replay(self, tail: int | None = None) -> None:
+        """Tell what of the logs is here already; following goes on right behind it.
+
+        Args:
+            tail: tell only the last so many lines, of what there is now on the VM; that is then
+                told when it has come.
+        """
         for run_id, mirror in self._mirrors.items():
-            left = self._offsets[run_id].log
-            if left:
-                with mirror.log.open("rb") as copy:
-                    while left and (block := copy.read(min(left, CHUNK_BYTES))):
-                        left -= len(block)
-                        self._tell.log(self._jobs[run_id], block)
+            if tail is not None:
+                self._tails[run_id] = tail
+            else:
+                self._tell_copy(mirror, 0)
+
+    def _tell_copy(self, mirror: Mirror, start: int) -> None:
+        left = self._offsets[mirror.run_id].log - start
+        if left > 0:
+            with mirror.log.open("rb") as copy:
+                copy.seek(start)
+                while left and (block := copy.read(min(left, CHUNK_BYTES))):
+                    left -= len(block)
+                    self._tell.log(self._jobs[mirror.run_id], block)
+
+    def _tell_tail(self, mirror: Mirror, count: int) -> None:
+        end = self._offsets[mirror.run_id].log
+        if end and count:
+            with mirror.log.open("rb") as copy:
+                start = last_lines(copy, count, end)
+            self._tell_copy(mirror, start)
 
     def follow(self, link: Link) -> Link:
         """Return when all runs have ended; the link returned is the one that works.
@@ -80,8 +109,25 @@ class Follower:
                 self._round(link)
             except ConnectionLost as lost:
                 link.close()
-                link = reconnect(self._connect, lost, self._tell, self._sleep)
+                try:
+                    link = reconnect(self._way_back, lost, self._tell, self._sleep)
+                except _AllHome:
+                    break
         return link
+
+    def _way_back(self) -> Link:
+        """Raises:
+        _AllHome: nobody needs it any more.
+        """
+        for mirror in tuple(self._mirrors.values()):
+            if self._is_home(mirror):
+                self._tell.step(
+                    f"{mirror.run_id} {mirror.verdict}; another command brought it home"
+                )
+                self._leave(mirror.run_id)
+        if not self._mirrors:
+            raise _AllHome
+        return self._connect()
 
     def catch_up(self, link: Link) -> None:
         """One look without waiting: everything there is now, and the ends of those that ended."""
@@ -98,6 +144,8 @@ class Follower:
         for run_id in set(news.missing) & self._mirrors.keys():
             self._miss(link, self._mirrors[run_id])
         for report in news.reports:
+            if report.run_id not in unread and report.run_id in self._mirrors:
+                self._tell_tail(self._mirrors[report.run_id], self._tails.pop(report.run_id, 0))
             self._take_report(link, report, unread)
         self._tell.doing(self._summary())
         left_out = len(news.reports) + len(news.missing) < len(asked)
@@ -116,7 +164,7 @@ class Follower:
                 raise AgentBroken(f"a piece of {piece.run_id} without its bytes")
             self._mirrors[piece.run_id].add(piece, data)
             self._offsets[piece.run_id] = _moved(expected, piece.name, len(data))
-            if piece.name == "log":
+            if piece.name == "log" and piece.run_id not in self._tails:
                 self._tell.log(self._jobs[piece.run_id], data)
             if len(data) >= CHUNK_BYTES:
                 unread.add(piece.run_id)
@@ -169,12 +217,32 @@ def first_look(mirrors: Iterable[Mirror]) -> Call:
     return Watch(tuple(mirror.offsets() for mirror in mirrors)), b""
 
 
-def read_end(link: Link, mirror: Mirror) -> bytes:
-    """The last of a run's log, as the VM has it: 256 KiB at most, and nothing is kept of it."""
-    asked = mirror.offsets()._replace(log=-CHUNK_BYTES)
-    news, body = link.call_for_body(Watch((asked,)), News)
-    first = next(iter(news.pieces), None)
-    return body[: first.size_bytes] if first is not None and first.name == "log" else b""
+def read_end(link: Link, mirror: Mirror, count: int) -> tuple[bytes, bool]:
+    """The last `count` lines of a run's log, as the VM has it, and whether these are fewer or not
+    whole: no more than the last 8 MiB are read. Nothing is kept of it.
+    """
+    start, end = _read_log(link, mirror.run_id, [-CHUNK_BYTES])
+    size_bytes = CHUNK_BYTES
+    while (is_cut := start > 0 and count > end[:-1].count(b"\n")) and size_bytes < END_LIMIT_BYTES:
+        # As much again as is here, so that few questions do.
+        first, size_bytes = max(0, start - size_bytes), size_bytes * 2
+        _, more = _read_log(link, mirror.run_id, range(first, start, CHUNK_BYTES))
+        start, end = first, more[: start - first] + end
+    return end[last_lines(io.BytesIO(end), count) :], is_cut
+
+
+def _read_log(link: Link, run_id: str, offsets: Iterable[int]) -> tuple[int, bytes]:
+    """Where the first piece begins, and all pieces that begin at these offsets."""
+    # Of the other files the least that can be asked for.
+    asked = tuple(Offsets(run_id, log=offset, metrics=-1, usage=-1) for offset in offsets)
+    news, body = link.call_for_body(Watch(asked), News)
+    begins, parts, at = [], [], 0
+    for piece in news.pieces:
+        if piece.name == "log":
+            begins.append(piece.offset)
+            parts.append(body[at : at + piece.size_bytes])
+        at += piece.size_bytes
+    return min(begins, default=0), b"".join(parts)
 
 
 def look_at_all(
@@ -248,6 +316,10 @@ def reconnect(
         else:
             tell.step(f"connected to {link.name} again")
             return link
+
+
+class _AllHome(Exception):
+    """There is nothing left to connect for."""
 
 
 def _check_times(report: RunReport) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -82,13 +83,18 @@ def grade(
         Abandoned: `grading` was, by another thread.
     """
     if not can_grade():
-        raise UsageError("grading needs TensorFlow", fix="pip install 'trainshed[grade]'")
+        raise UsageError("grading needs TensorFlow", fix=install_command())
     return _verdicts(candidates, limits, tell, grading)
 
 
 def can_grade() -> bool:
     """Whether TensorFlow is installed; it is not imported."""
     return importlib.util.find_spec("tensorflow") is not None
+
+
+def install_command() -> str:
+    """What the user types so that models can be graded by the Python that runs this."""
+    return f"{shlex.quote(sys.executable)} -m pip install 'tensorflow>=2.16'"
 
 
 def framework() -> str:
@@ -328,7 +334,13 @@ def _verdict(category: str, answer: dict[str, Any], copy: _Copy) -> Verdict:
         size_bytes=copy.size_bytes,
         graded_at=datetime.now(UTC),
         versions=_text(answer, "versions", 80),
+        sources=_sources(answer),
     )
+
+
+def _sources(answer: dict[str, Any]) -> tuple[str, ...]:
+    found = answer.get("sources")
+    return tuple(path for path in found if isinstance(path, str)) if isinstance(found, list) else ()
 
 
 def _text(answer: dict[str, Any], key: str, characters: int) -> str:

@@ -19,8 +19,9 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from orchestrator.verdict import Outcome
 
 Answer = dict[str, Any]
 """`outcome`, `reason`, `versions`, and where known `value`, `metric`, `thresholds`,
-`higher_is_better`."""
+`higher_is_better`, `sources`."""
 
 Model = Any
 """A `keras.Model`; keras has no types."""
@@ -202,6 +203,7 @@ def examine(request: dict[str, Any], record: int) -> None:
     tell = partial(_say, record)
     tell({"versions": f"tensorflow {tf.__version__}, keras {keras.__version__}"})
     path = Path(request["model"])
+    opened = _watch_sources(Path(request["grader"]).parent)
     try:
         tell({"stage": "read the grader"})
         grader = read(Path(request["grader"]))
@@ -217,11 +219,34 @@ def examine(request: dict[str, Any], record: int) -> None:
         tell({"stage": "predict"})
         predictions = _predict(model, x, grader)
         tell({"stage": "score the predictions"})
-        tell({"value": grader.score(y, predictions), "outcome": Outcome.GRADED.value})
+        value = grader.score(y, predictions)
+        tell({"value": value, "sources": sorted(opened), "outcome": Outcome.GRADED.value})
     except Invalid as fault:
         tell({"outcome": Outcome.INVALID.value, "reason": one_line(str(fault))})
     except Broken as fault:
         tell({"outcome": Outcome.BROKEN.value, "reason": one_line(str(fault))})
+
+
+def _watch_sources(folder: Path) -> set[str]:
+    """The Python files below `folder` that this process opens from now on; it grows as they are.
+
+    Nothing but Python opens such a file, and Python tells its audit hooks of it.
+    """
+    below = os.path.realpath(folder) + os.sep
+    opened: set[str] = set()
+
+    def hear(event: str, facts: tuple[Any, ...]) -> None:
+        if event != "open" or not str(facts[0]).endswith((".py", ".pyc")):
+            return
+        # What is raised here would reach whoever opens the file.
+        with suppress(ValueError, OSError):
+            name = str(facts[0])
+            path = os.path.realpath(source_from_cache(name) if name.endswith("c") else name)
+            if path.startswith(below):
+                opened.add(path)
+
+    sys.addaudithook(hear)
+    return opened
 
 
 def check(path: Path, unpacked_bytes: int) -> str:

@@ -48,6 +48,7 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise UsageError(
             f"cannot make the folder {folder}",
+            cause=(error.strerror or str(error)).lower(),
             fix=f"make it yourself, or name another in the environment variable {OVERRIDE}",
         ) from error
     return folder

@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import hmac
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from orchestrator.errors import ConnectError, HostKeyChanged, HostKeyUnknown
 from orchestrator.filelock import alone
+from remote.atomic import replace_file
 
 
 class Asker(Protocol):
@@ -57,6 +59,10 @@ class KnownKey:
     marker: str
     key: HostKey
     place: str
+
+    @property
+    def file(self) -> str:
+        return self.place.rpartition(":")[0]
 
 
 def known_keys(name: str, files: Iterable[Path]) -> tuple[KnownKey, ...]:
@@ -125,6 +131,10 @@ def admit(
 ) -> None:
     """Return only if this key may be trusted; a key trusted for the first time is recorded.
 
+    A key that another one is known for is trusted only if `accept` names it, and takes the other's
+    place in our own file. Other files are never written: what they know stands until the user
+    takes it out.
+
     Args:
         where: the server, for messages.
         name: the server's name in known_hosts files.
@@ -134,7 +144,7 @@ def admit(
 
     Raises:
         HostKeyUnknown: never seen, and nobody vouches for it.
-        HostKeyChanged: another key is known, or this one is revoked.
+        HostKeyChanged: another key is known and not given up, or this one is revoked.
         ConnectError: the trusted key cannot be recorded.
     """
     for entry in known:
@@ -148,16 +158,10 @@ def admit(
     if any(entry.key == key for entry in plain):
         return
     if plain:
-        # The same type first: that is the one it should have shown.
-        old = sorted(plain, key=lambda entry: entry.key.kind != key.kind)[0]
-        file = old.place.rpartition(":")[0]
-        raise HostKeyChanged(
-            f"the host key of {where} is not the one we know: it shows {key.kind} "
-            f"{key.fingerprint}, known is {old.key.kind} {old.key.fingerprint} ({old.place})",
-            cause="the machine was made anew, or another one pretends to be it",
-            fix=f"if it was made anew: ssh-keygen -f '{file}' -R '{name}'",
-        )
-    if accept is None and asker is not None and asker.trust(name, key.kind, key.fingerprint):
+        is_ours = all(entry.file == str(own) for entry in plain)
+        if accept != key.fingerprint or not is_ours:
+            raise _changed(where, name, key, plain, accept, own)
+    elif accept is None and asker is not None and asker.trust(name, key.kind, key.fingerprint):
         accept = key.fingerprint
     if accept != key.fingerprint:
         authorities = [entry.place for entry in known if entry.marker == "@cert-authority"]
@@ -169,12 +173,75 @@ def admit(
             f"--accept-host-key {key.fingerprint}",
         )
     try:
-        remember(own, name, key)
+        (replace if plain else remember)(own, name, key)
     except OSError as error:
         raise ConnectError(
             f"the host key of {where} cannot be recorded in {own}",
             fix="make that file writable",
         ) from error
+
+
+def _changed(
+    where: str,
+    name: str,
+    key: HostKey,
+    plain: Sequence[KnownKey],
+    accept: str | None,
+    own: Path,
+) -> HostKeyChanged:
+    """The error of a key that another one is known for, with the ways to make it the known one."""
+    files = dict.fromkeys(entry.file for entry in plain)
+    # The same type first: that is the one it should have shown. Then what we cannot replace.
+    old = min(plain, key=lambda entry: (entry.key.kind != key.kind, entry.file == str(own)))
+    removals = {file: shlex.join(["ssh-keygen", "-f", file, "-R", name]) for file in files}
+    accepting = f"--accept-host-key {key.fingerprint}"
+    if set(files) == {str(own)}:
+        how = f"the same command with {accepting} (or, to be asked: {removals[str(own)]})"
+    else:
+        mine = [removal for file, removal in removals.items() if file != str(own)]
+        how = f"{' && '.join(mine)}, then the same command with {accepting}"
+    return HostKeyChanged(
+        f"the host key of {where} is not the one we know: it shows {key.kind} "
+        f"{key.fingerprint}, known is {old.key.kind} {old.key.fingerprint} ({old.place})"
+        + (f"; accepted is {accept}" if accept and accept != key.fingerprint else ""),
+        cause="the machine was made anew, or another one pretends to be it",
+        fix="compare the key it shows with what the machine's console or cloud shows; "
+        f"only if it is the same: {how}",
+    )
+
+
+def replace(file: Path, name: str, key: HostKey) -> None:
+    """Put a host's key in the place of all that the file has known for it; @-lines stay.
+
+    A line that names other hosts too goes as a whole: they are asked about again. After a crash
+    the file is the old or the new one.
+
+    Raises:
+        OSError: no space, no permission; the file is then unchanged.
+    """
+    with alone(_lock(file)):
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        kept = b"".join(line for line in lines if not _is_plain(line, name))
+        before = kept if kept.endswith(b"\n") or not kept else kept + b"\n"
+        # A link, as dotfiles often are, stays a link.
+        target = Path(os.path.realpath(file))
+        replace_file(target, before + _line(name, key))
+        target.chmod(0o600)
+
+
+def _is_plain(line: bytes, name: str) -> bool:
+    return any(not entry.marker for entry in parse(line.decode("utf-8", "replace"), name, ""))
+
+
+def _line(name: str, key: HostKey) -> bytes:
+    if set(name) & set(",*?!|#@ \t"):
+        # An alias may hold what is special in the file; hashed it is not.
+        name = _hashed(name, base64.b64encode(os.urandom(20)).decode("ascii"))
+    return f"{name} {key.kind} {base64.b64encode(key.blob).decode('ascii')}\n".encode()
+
+
+def _lock(file: Path) -> Path:
+    return file.with_name(f"{file.name}.lock")
 
 
 def remember(file: Path, name: str, key: HostKey) -> None:
@@ -186,21 +253,16 @@ def remember(file: Path, name: str, key: HostKey) -> None:
         OSError: no space, no permission; the file may then end in a part of a line, which the
             next append closes and `parse` leaves out.
     """
-    if set(name) & set(",*?!|#@ \t"):
-        # An alias may hold what is special in the file; hashed it is not.
-        name = _hashed(name, base64.b64encode(os.urandom(20)).decode("ascii"))
-    line = f"{name} {key.kind} {base64.b64encode(key.blob).decode('ascii')}\n"
+    line = _line(name, key)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        alone(file.with_name(f"{file.name}.lock")),
+        alone(_lock(file)),
         open(file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream,
     ):
         stream.seek(0)
         before = stream.read()
-        if line.encode("utf-8") in before.splitlines(keepends=True):
+        if line in before.splitlines(keepends=True):
             return
-        stream.write(
-            (b"" if before.endswith(b"\n") or not before else b"\n") + line.encode("utf-8")
-        )
+        stream.write((b"" if before.endswith(b"\n") or not before else b"\n") + line)
         stream.flush()
         os.fsync(stream.fileno())

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -44,35 +45,82 @@ _JOB = """\
 _GITIGNORE = "/.train/\n__pycache__/\n"
 
 
-def make_workspace(folder: Path, *, solutions: bool, tell: Teller) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Made:
+    """What came of it; paths are below the folder, in the order they were met.
+
+    Attributes:
+        added: files that were not there.
+        kept: files that were there, and are as they were.
+        own: those of them that are not what would have been written.
+        unsolved: scripts of `own` that did not get the solution that was asked for.
+        outer: the file of the workspace around this one, if there is one.
+    """
+
+    added: tuple[str, ...]
+    kept: tuple[str, ...]
+    own: tuple[str, ...]
+    unsolved: tuple[str, ...]
+    outer: Path | None
+
+
+def make_workspace(folder: Path, *, solutions: bool, tell: Teller) -> Made:
     """Make or complete a workspace. No file that is there is changed, but an untouched starter
     when `solutions` are asked for.
-
-    Returns:
-        Scripts that differ from the starter and were left alone though solutions were asked for.
 
     Raises:
         UsageError: the folder cannot be written, or a data package is missing.
     """
-    pack = resources.files("jobs")
+    files = _Files(folder, tell)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = [
-            name for name in CATEGORIES if not _make_category(pack, folder, name, solutions, tell)
-        ]
+        for name in CATEGORIES:
+            _make_category(files, name, solutions)
         jobs = "".join(_JOB.format(name=name) for name in CATEGORIES)
-        _write_new(folder / "train.yaml", _CONFIG + jobs, tell)
-        _write_new(folder / ".gitignore", _GITIGNORE, tell)
-        (folder / ".vscode").mkdir(exist_ok=True)
-        _write_new(folder / ".vscode" / "tasks.json", tasks_json(CATEGORIES), tell)
-        _write_new(folder / ".vscode" / "launch.json", launch_json(), tell)
+        files.write_new("train.yaml", _CONFIG + jobs)
+        files.write_new(".gitignore", _GITIGNORE)
+        files.write_new(".vscode/tasks.json", tasks_json(CATEGORIES))
+        files.write_new(".vscode/launch.json", launch_json())
     except OSError as error:
         raise UsageError(
-            f"cannot make a workspace in {folder}", fix="choose a folder you may write to"
+            f"cannot make a workspace in {folder}",
+            cause=(error.strerror or str(error)).lower(),
+            fix="choose a folder you may write to",
         ) from error
     for name in CATEGORIES:
         _prepare(folder / name, tell)
-    return tuple(f"{name}/{name}.py" for name in kept)
+    around = (parent / "train.yaml" for parent in folder.resolve().parents)
+    return Made(
+        tuple(files.added),
+        tuple(files.kept),
+        tuple(files.own),
+        tuple(files.unsolved),
+        next((file for file in around if file.is_file()), None),
+    )
+
+
+class _Files:
+    """Writes what is not there yet, and keeps book."""
+
+    def __init__(self, folder: Path, tell: Teller) -> None:
+        self.folder = folder
+        self.tell = tell
+        self.added: list[str] = []
+        self.kept: list[str] = []
+        self.own: list[str] = []
+        self.unsolved: list[str] = []
+
+    def write_new(self, name: str, text: str) -> None:
+        path = self.folder / name
+        if path.exists():
+            self.kept.append(name)
+            if path.read_bytes() != text.encode():
+                self.own.append(name)
+            return
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, text.encode())
+        self.added.append(name)
+        self.tell.doing(f"writing {path.name}")
 
 
 def tasks_json(categories: Iterable[str]) -> str:
@@ -127,37 +175,28 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _make_category(
-    pack: Traversable, folder: Path, name: str, solutions: bool, tell: Teller
-) -> bool:
-    """Copy a category; False if its script is the user's own and stays without the solution."""
-    source, target = pack / name, folder / name
-    target.mkdir(exist_ok=True)
+def _make_category(files: _Files, name: str, solutions: bool) -> None:
+    source = resources.files("jobs") / name
     for file in _files_of(source):
-        _write_new(target / file, (source / file).read_text("utf-8"), tell)
-    script = target / f"{name}.py"
-    starter = (source / f"{name}.py").read_text("utf-8")
-    solution = (source / "solution.py").read_text("utf-8")
-    if not solutions:
-        _write_new(script, starter, tell)
-        return True
-    there = script.read_text("utf-8") if script.exists() else None
-    if there in (None, starter):
-        replace_file(script, solution.encode())
-        tell.step(f"{name}: the reference solution is in {script.name}")
-    return there in (None, starter, solution)
+        files.write_new(f"{name}/{file}", (source / file).read_text("utf-8"))
+    script = f"{name}/{name}.py"
+    starter, solution = ((source / f).read_bytes() for f in (f"{name}.py", "solution.py"))
+    path = files.folder / script
+    there = path.read_bytes() if path.exists() else None
+    if solutions and there == starter:
+        replace_file(path, solution)
+        files.tell.step(f"{name}: the reference solution is in {path.name}, where the starter was")
+        return
+    # Left alone as well: a solution that an earlier call was asked for.
+    files.write_new(script, (solution if solutions or there == solution else starter).decode())
+    if solutions and there not in (None, solution):
+        files.unsolved.append(script)
 
 
 def _files_of(source: Traversable) -> Iterator[str]:
     for name in _FILES:
         if (source / name).is_file():
             yield name
-
-
-def _write_new(path: Path, text: str, tell: Teller) -> None:
-    if not path.exists():
-        replace_file(path, text.encode())
-        tell.doing(f"writing {path.name}")
 
 
 def _prepare(folder: Path, tell: Teller) -> None:
@@ -179,6 +218,6 @@ def _prepare(folder: Path, tell: Teller) -> None:
         raise UsageError(
             f"the data of {folder.name} could not be prepared",
             cause=said,
-            fix="pip install 'trainshed[practice]', then: train init again",
+            fix="in trainshed's own folder: pip install '.[practice]'; then: train init again",
         )
     tell.step(f"{folder.name}: training data and held-out data are prepared")

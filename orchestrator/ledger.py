@@ -276,6 +276,11 @@ class Ledger:
     def run(self, run_id: str) -> RunFact | None:
         return next(iter(self._select(RunFact, "run_id = ?", run_id)), None)
 
+    def remote_of(self, run_id: str) -> str:
+        """The name of the remote a run was sent to; empty where nobody recorded it."""
+        fact = self.run(run_id)
+        return fact.remote if fact else ""
+
     def events(self, run_id: str) -> tuple[RunEvent, ...]:
         """In the order they were recorded: a VM's clock may jump."""
         return self._select(RunEvent, "run_id = ? ORDER BY rowid", run_id)

@@ -53,9 +53,13 @@ class LogView:
         return lines
 
 
-def last_lines(file: BinaryIO, count: int) -> int:
-    """Where the last `count` lines of a file begin; no more than its last 16 MiB are looked at."""
-    size_bytes = start = file.seek(0, 2)
+def last_lines(file: BinaryIO, count: int, end: int | None = None) -> int:
+    """Where the last `count` lines of a file begin; no more than its last 16 MiB are looked at.
+
+    Args:
+        end: where the file is taken to end; None for all of it.
+    """
+    size_bytes = start = file.seek(0, 2) if end is None else end
     limit = max(0, size_bytes - _TAIL_LIMIT_BYTES)
     while count and start > limit:
         end, start = start, max(limit, start - _BLOCK_BYTES)

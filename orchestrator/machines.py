@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from orchestrator.config import (
+    FILE_NAME,
     find_remote,
     format_remotes,
     known_remotes,
@@ -20,8 +22,15 @@ from orchestrator.home import ledger_file, remotes_file
 from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.reach import check_host_key, open_link
-from orchestrator.remotes import add_remote
-from orchestrator.spec import Price, Remote, Workspace
+from orchestrator.remotes import (
+    Said,
+    add_remote,
+    change_remote,
+    changed,
+    exists_already,
+    pick_remote,
+)
+from orchestrator.spec import Remote, Workspace
 from remote.protocol import Heap, Tidied, Tidy
 
 
@@ -56,6 +65,7 @@ class Machines:
                 lambda: open_link(remote, self._console.asker(), self._accept),
                 requirements,
                 self._console,
+                self._file_here(name),
             )
         return checks
 
@@ -82,48 +92,83 @@ class Machines:
             UsageError: the name is taken or something given makes no sense.
             ConnectError: not reached, or its key is not trusted; nothing is remembered.
         """
-        _check(remote)
+        _check(remote, "train remote add -h")
+        _check_key(remote.key)
         if remote.name in {known.name for known in known_remotes(None)}:
-            raise UsageError(
-                f"a remote named {remote.name!r} exists already",
-                fix=f"train remote remove {remote.name}",
-            )
-        self._console.doing(f"asking {remote.host} for its host key")
-        found = check_host_key(remote, self._console.asker(), self._accept)
+            raise exists_already(remote)
+        found = self._greet(remote)
         add_remote(remotes_file(), remote)
         return found
 
+    def change(self, name: str, said: Said) -> Change:
+        """Put what was said of a remote into the user's file, and leave the rest of it as it is.
 
-def parse_price(text: str, currency: str) -> Price | None:
-    """The price that `--price` says; None when it says nothing.
+        A machine at another address or port is greeted as a new one is.
 
-    Raises:
-        UsageError: not an amount above 0.
-    """
-    if not text:
+        Raises:
+            UsageError: nothing was said, it makes no sense, or the user's file has no such remote.
+            ConnectError: not reached, or its key is not trusted; nothing is changed.
+        """
+        if said == Said() and not self._accept:
+            raise UsageError(
+                f"nothing was said to change of {name}",
+                fix=f"train remote set {name} --price 0.50; for more see: train remote set -h",
+            )
+        file, workspaces = remotes_file(), self._file_here(name)
+        if workspaces and name not in {known.name for known in known_remotes(None)}:
+            raise UsageError(
+                f"the remote {name!r} is in {workspaces}, which `train remote set` leaves alone",
+                fix=f"change it there, under remotes: {name}:",
+            )
+        old = pick_remote(file, name)
+        new = changed(old, said)
+        _check(new, "train remote set -h")
+        if said.key:
+            _check_key(said.key)
+        moved = (new.host, new.port) != (old.host, old.port)
+        host_key = self._greet(new) if moved or self._accept else None
+        new = change_remote(file, name, partial(changed, said=said))
+        if workspaces:
+            self._console.warn(f"{workspaces} says more of {name}, and goes first in its workspace")
+        return Change(old, new, host_key)
+
+    def _greet(self, remote: Remote) -> tuple[str, str]:
+        self._console.doing(f"asking {remote.host} for its host key")
+        return check_host_key(remote, self._console.asker(), self._accept)
+
+    def _file_here(self, name: str) -> Path | None:
+        """The workspace's file, if it says anything of this remote."""
+        if self._workspace and name in {known.name for known in self._workspace.remotes}:
+            return self._workspace.root / FILE_NAME
         return None
-    try:
-        per_hour = Decimal(text)
-    except InvalidOperation:
-        per_hour = Decimal(0)
-    if not per_hour.is_finite() or per_hour <= 0:
-        raise UsageError(
-            f"--price takes an amount per hour above 0, not {text!r}",
-            fix="leave it out when you do not know it; then the cost is `unknown`",
-        )
-    return Price(per_hour, currency)
 
 
-def _check(remote: Remote) -> None:
+@dataclass(frozen=True)
+class Change:
+    """A remote before and after.
+
+    Attributes:
+        host_key: its type and fingerprint, where the machine was greeted.
+    """
+
+    old: Remote
+    new: Remote
+    host_key: tuple[str, str] | None
+
+
+def _check(remote: Remote, usage: str) -> None:
     """Raise UsageError before anything is asked, where the file of remotes could not hold it."""
     try:
         parse_remotes(format_remotes((remote,)), remotes_file())
     except ConfigError as error:
         # The file and its line are not what the user typed; what stands behind them is.
         wrong = "; ".join(line.partition(": ")[2] for line in str(error).splitlines())
-        raise UsageError(f"this cannot be a remote: {wrong}", fix="train remote add -h") from None
-    if remote.key and not Path(remote.key).is_file():
-        raise UsageError(f"there is no key file {remote.key}", fix="--key takes a private key")
+        raise UsageError(f"this cannot be a remote: {wrong}", fix=usage) from None
+
+
+def _check_key(key: str | None) -> None:
+    if key and not Path(key).is_file():
+        raise UsageError(f"there is no key file {key}", fix="--key takes a private key")
 
 
 def open_runs(name: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What the laptop keeps of a run: its request, its files as far as they came, the last report.
 
-    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl, settled}
+    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl, unsent, settled}
     .train/settled                     names of settled runs, so that a hundred thousand of them
                                        need not be looked into to find the one that goes on
 
@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from orchestrator.errors import AgentBroken
 from orchestrator.spec import find_model
 from orchestrator.tell import Teller
 from remote import clock
-from remote.atomic import replace_file
+from remote.atomic import replace_file, sync_folder
 from remote.protocol import Offsets, Piece, RunReport
 from remote.record import Malformed, from_bytes, to_bytes
 from remote.runfolder import RunRequest, State, is_run_id
@@ -90,6 +91,25 @@ class Mirror:
     def was_heard_of(self) -> bool:
         """Whether the VM ever spoke of this run, also where what it said can no longer be read."""
         return (self.folder / "seen.json").exists()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether it is certain that no VM has started it; else it may have been, unheard."""
+        return (self.folder / "unsent").exists()
+
+    @property
+    def is_known_unsent(self) -> bool:
+        """Whether no VM has it, so that there is nobody to ask."""
+        return self.unsent and not self.was_heard_of
+
+    def note_unsent(self) -> None:
+        """It did not get through to the VM, or the VM refused it."""
+        (self.folder / "unsent").touch()
+
+    def forget_unsent(self) -> None:
+        """It is about to be sent, and after a crash it must not be thought otherwise."""
+        (self.folder / "unsent").unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def offsets(self) -> Offsets:
         """How far this laptop has read the run."""
@@ -191,9 +211,13 @@ class Mirrors:
         return next(self._mirrors([run_id]), None)
 
     def begun(self, text: str) -> Iterator[Mirror]:
-        """Those whose run ids begin with `text`, a job's last run first."""
+        """Those whose run ids begin with `text`, a job's last run first; of one second, by their
+        files' times, as in `latest`.
+        """
         names = [name for name in self._names() if name.startswith(text)]
-        return self._mirrors(sorted(names, reverse=True))
+        names.sort(reverse=True)
+        for _, same in groupby(names, key=lambda name: name.rpartition("-")[0]):
+            yield from sorted(self._mirrors(same), key=Mirror.made_at, reverse=True)
 
     def latest(self, count: int) -> tuple[Mirror, ...]:
         """The last ones made, by the time in their run ids, and of one second by their files'."""

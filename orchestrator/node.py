@@ -6,7 +6,6 @@ mappings and lists go on after a wrong value, so that one look shows all that is
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,8 +76,8 @@ def read_fields(
         where = below(key, name.text)
         reader = readers.get(name.text)
         if reader is None:
-            near = difflib.get_close_matches(name.text[:80], readers, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(name.text, readers)
+            hint = f"; did you mean {near}?" if near else ""
             expected = f"expected one of {', '.join(readers)}, found an unknown key{hint}"
             problems.append(Problem(name.line, where, expected))
             continue
@@ -133,6 +132,17 @@ def read_items(node: Node, key: str, read: Callable[[Node, str], Record]) -> tup
     if problems:
         raise Wrong(problems)
     return tuple(found)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant; empty where nothing is near, or several are just as near."""
+    import difflib
+
+    # Its time grows with the square of the length.
+    word = word[:80]
+    near = difflib.get_close_matches(word, list(known), n=2)
+    ratios = {difflib.SequenceMatcher(a=one, b=word).ratio() for one in near}
+    return near[0] if near and len(ratios) == len(near) else ""
 
 
 def below(key: str, name: str) -> str:

@@ -1,13 +1,15 @@
-"""From jobs to run requests: what will be asked of the VM. No I/O."""
+"""From what the user typed to run requests: what will be asked of the VM. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from orchestrator.duration import parse_duration
+from orchestrator.errors import UsageError
 from orchestrator.snapshot import Snapshot
-from orchestrator.spec import EnvSpec, Job, Remote
+from orchestrator.spec import EnvSpec, Job, Remote, Workspace
 from remote.runfolder import DataFolder, RunRequest
 
 
@@ -18,6 +20,48 @@ class Overrides:
     gpus: int | None = None
     time_limit_s: float | None = None
     params: Mapping[str, str] | None = None
+
+    @classmethod
+    def parse(cls, gpus: int | None, time_limit: str, params: Sequence[str]) -> Overrides:
+        """Raises:
+        UsageError: not a duration, or not K=V.
+        """
+        limit_s = None
+        if time_limit:
+            try:
+                limit_s = parse_duration(time_limit)
+            except ValueError as error:
+                raise UsageError(f"--time-limit: {error}", fix="--time-limit 40m") from None
+        given = {}
+        for param in params:
+            name, equals, value = param.partition("=")
+            if not equals or not name.isidentifier():
+                raise UsageError(f"--param takes NAME=VALUE, not {param!r}", fix="--param lr=0.001")
+            given[name] = value
+        return cls(gpus, limit_s, given)
+
+    def gpus_of(self, job: Job) -> int:
+        return job.gpus if self.gpus is None else self.gpus
+
+    def time_limit_of(self, job: Job) -> float | None:
+        """In seconds; None for no limit."""
+        return job.time_limit_s if self.time_limit_s is None else self.time_limit_s
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for.
+
+    Attributes:
+        best: whether the best model or this run's goes into the folder.
+    """
+
+    workspace: Workspace
+    jobs: tuple[Job, ...]
+    remote: Remote
+    overrides: Overrides = field(default_factory=Overrides)
+    detach: bool = False
+    best: bool = True
 
 
 def make_request(
@@ -32,11 +76,9 @@ def make_request(
         command=job.command,
         outputs=job.outputs,
         data=tuple(DataFolder(path, snapshot.data[path].digest) for path in job.data),
-        gpus=job.gpus if overrides.gpus is None else overrides.gpus,
+        gpus=overrides.gpus_of(job),
         slots=remote.gpus,
-        time_limit_s=(
-            job.time_limit_s if overrides.time_limit_s is None else overrides.time_limit_s
-        ),
+        time_limit_s=overrides.time_limit_of(job),
         python=env.python or remote.python,
         requirements=env.requirements or "",
         params=dict(overrides.params or {}),

@@ -4,8 +4,9 @@
 
 It runs each command with `/bin/sh -c` in a home of its own, so that the whole way of a run can be
 practised without a machine that costs money. It is no sandbox: commands run as the user who
-started it. In HOME_FOLDER/.practice are its host key, the one client key that is let in, a lock,
-and, while it listens, ready.json (see `Ready`).
+started it. In HOME_FOLDER/.practice are its host key, the one client key that is let in, the port
+it had last, a lock, and, while it listens, ready.json (see `Ready`). Started again it is the same
+machine at the same port, if that is free, so that a remote that was added once works again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if sys.platform != "win32":
 
 ADDRESS = "127.0.0.1"
 FOLDER = ".practice"
+PORT_FILE = "port"
 KEY_KIND = "ssh-ed25519"
 
 INPUT_BYTES = 256 * 2**10
@@ -77,12 +79,44 @@ class _Door(asyncssh.SSHServer):
 
 def add_command(ready: Ready) -> str:
     """What makes this server a remote; its key was made here, so its fingerprint is known."""
-    blob = base64.b64decode(ready.host_key.split()[-1])
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     words = ["train", "remote", "add", "practice", "--host", ADDRESS, "--port", str(ready.port)]
     words += ["--user", ready.user, "--key", ready.key, "--python", sys.executable]
-    words += ["--gpus", "0", "--price", "0.50", "--accept-host-key", f"SHA256:{digest}"]
+    words += ["--gpus", "0", "--price", "0.50", "--accept-host-key", _fingerprint(ready)]
     return shlex.join(words)
+
+
+def greeting(ready: Ready, last: int) -> str:
+    """What to do next, now that it listens.
+
+    Args:
+        last: the port it had the last time; 0 if it is new.
+    """
+    add = f"in another terminal:\n  {add_command(ready)}\n"
+    if not last:
+        return f"it listens; {add}"
+    if ready.port == last:
+        return f"it listens at port {last} as before: its remote works again. To add one, {add}"
+    change = ["train", "remote", "set", "practice", "--port", str(ready.port)]
+    change += ["--accept-host-key", _fingerprint(ready)]
+    return (
+        f"it listens at port {ready.port} now, not at {last} as before; tell its remote:\n"
+        f"  {shlex.join(change)}\nTo add one, {add}"
+    )
+
+
+def _fingerprint(ready: Ready) -> str:
+    blob = base64.b64decode(ready.host_key.split()[-1])
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}"
+
+
+def _last_port(file: Path) -> int:
+    """The port in a file; 0 where none is, or the file is damaged."""
+    try:
+        port = int(file.read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
+    return port if 0 < port < 2**16 else 0
 
 
 class PracticeVM:
@@ -108,12 +142,46 @@ class PracticeVM:
     async def serve(self, port: int) -> None:
         """Listen until cancelled; then end all commands, except what detached itself.
 
+        Args:
+            port: 0 for the one it had last, or a free one.
+
         Raises:
             OSError: the port is taken, or the home cannot be written.
         """
         folder = self._home / FOLDER
         host_key, client_key = _own_key(folder / "host_key"), _own_key(folder / "client_key")
-        server = await asyncssh.listen(
+        last = _last_port(folder / PORT_FILE)
+        try:
+            server = await self._listen(port or last, host_key, client_key)
+        except OSError:
+            if port or not last:
+                raise
+            server = await self._listen(0, host_key, client_key)
+        port = server.get_port()
+        ready = folder / "ready.json"
+        line = host_key.export_public_key().decode("ascii").split()
+        facts = Ready(
+            port=port,
+            user=self._user,
+            host_key=f"[{ADDRESS}]:{port} {line[0]} {line[1]}",
+            key=str(folder / "client_key"),
+            pid=os.getpid(),
+        )
+        try:
+            replace_file(folder / PORT_FILE, f"{port}\n".encode("ascii"))
+            replace_file(ready, json.dumps(asdict(facts), indent=1).encode("utf-8"))
+            sys.stderr.write(greeting(facts, last))
+            sys.stderr.flush()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ready.unlink(missing_ok=True)
+            server.close()
+            await server.wait_closed()
+
+    async def _listen(
+        self, port: int, host_key: asyncssh.SSHKey, client_key: asyncssh.SSHKey
+    ) -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
             ADDRESS,
             port,
             server_factory=lambda: _Door(self._user, client_key),
@@ -128,24 +196,6 @@ class PracticeVM:
             gss_host=None,
             config=(),
         )
-        ready = folder / "ready.json"
-        line = host_key.export_public_key().decode("ascii").split()
-        facts = Ready(
-            port=server.get_port(),
-            user=self._user,
-            host_key=f"[{ADDRESS}]:{server.get_port()} {line[0]} {line[1]}",
-            key=str(folder / "client_key"),
-            pid=os.getpid(),
-        )
-        try:
-            replace_file(ready, json.dumps(asdict(facts), indent=1).encode("utf-8"))
-            sys.stderr.write(f"it listens; in another terminal:\n  {add_command(facts)}\n")
-            sys.stderr.flush()
-            await asyncio.get_running_loop().create_future()
-        finally:
-            ready.unlink(missing_ok=True)
-            server.close()
-            await server.wait_closed()
 
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         if process.command is None:
@@ -251,8 +301,12 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="practicevm", description="an SSH server to practise on")
     parser.add_argument("home", type=Path)
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument(
+        "--port", type=int, default=0, help="default: that of the last time, or a free one"
+    )
     options = parser.parse_args()
+    if not 0 <= options.port < 2**16:
+        parser.error(f"--port takes a port from 1 to 65535, not {options.port}")
     if sys.platform == "win32":
         raise SystemExit("a practice VM needs /bin/sh; on Windows start it inside WSL")
     folder = options.home.resolve() / FOLDER

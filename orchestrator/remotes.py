@@ -1,17 +1,45 @@
-"""The user's own remotes file: what `train remote add|remove` change."""
+"""The user's own remotes file: what `train remote add|set|remove` change."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from orchestrator.config import format_remotes, load_remotes, parse_remotes
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.filelock import alone
-from orchestrator.spec import Remote
+from orchestrator.node import nearest
+from orchestrator.spec import EnvSpec, Price, Remote
 from remote.atomic import replace_file
+
+Value = TypeVar("Value", int, str)
+Number = int | Literal[""]
+"""What stands for one that is taken away is empty, as with words."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says of a remote: None says nothing, an empty text takes away.
+
+    Attributes:
+        price: per hour, as it was typed.
+    """
+
+    host: str | None = None
+    user: str | None = None
+    port: Number | None = None
+    key: str | None = None
+    price: str | None = None
+    currency: str | None = None
+    gpus: Number | None = None
+    python: str | None = None
+    requirements: str | None = None
 
 
 def add_remote(path: Path, remote: Remote) -> None:
@@ -25,11 +53,41 @@ def add_remote(path: Path, remote: Remote) -> None:
     with _locked(path):
         remotes = load_remotes(path)
         if any(known.name == remote.name for known in remotes):
-            raise UsageError(
-                f"a remote named {remote.name!r} exists already",
-                fix=f"train remote remove {remote.name}, or change it in {path}",
-            )
+            raise exists_already(remote)
         _write(path, (*remotes, remote))
+
+
+def exists_already(remote: Remote) -> UsageError:
+    return UsageError(
+        f"a remote named {remote.name!r} exists already",
+        fix=f"to change it: train remote set {remote.name} --host {shlex.quote(remote.host)}; "
+        f"to begin anew: train remote remove {remote.name}",
+    )
+
+
+def pick_remote(path: Path, name: str) -> Remote:
+    """The remote of this name in the file at `path`.
+
+    Raises:
+        UsageError: there is none; says which there are.
+    """
+    return _pick(load_remotes(path), name, path)
+
+
+def change_remote(path: Path, name: str, change: Callable[[Remote], Remote]) -> Remote:
+    """Put what `change` makes of a remote in its place in the file, and give it back.
+
+    The other remotes, and their order, stay. Comments in the file are lost. After a crash the file
+    is the old or the new one.
+
+    Raises:
+        UsageError: there is none of this name, or the file cannot be written or read back.
+    """
+    with _locked(path):
+        remotes = load_remotes(path)
+        new = change(_pick(remotes, name, path))
+        _write(path, tuple(new if known.name == name else known for known in remotes))
+    return new
 
 
 def remove_remote(path: Path, name: str) -> Remote:
@@ -40,12 +98,77 @@ def remove_remote(path: Path, name: str) -> Remote:
     """
     with _locked(path):
         remotes = load_remotes(path)
-        gone = next((remote for remote in remotes if remote.name == name), None)
-        if gone is None:
-            names = ", ".join(remote.name for remote in remotes) or "none"
-            raise UsageError(f"no remote is named {name!r} in {path}", cause=f"it holds {names}")
+        gone = _pick(remotes, name, path)
         _write(path, tuple(remote for remote in remotes if remote.name != name))
     return gone
+
+
+def changed(remote: Remote, said: Said) -> Remote:
+    """`remote` with what was said of it; what is None stays, what is empty goes.
+
+    Raises:
+        UsageError: not a price above 0, or a currency without a price.
+    """
+    price = _price(remote.price, said.price, said.currency)
+    env = EnvSpec(
+        python=_chosen(remote.env.python, said.python),
+        requirements=_chosen(remote.env.requirements, said.requirements),
+    )
+    return replace(
+        remote,
+        host=remote.host if said.host is None else said.host,
+        user=_chosen(remote.user, said.user),
+        port=_chosen(remote.port, said.port),
+        key=_chosen(remote.key, said.key),
+        gpus=_chosen(remote.gpus, said.gpus),
+        price=price,
+        env=env,
+    )
+
+
+def _chosen(old: Value | None, said: Value | Literal[""] | None) -> Value | None:
+    return old if said is None else said if said != "" else None
+
+
+def _price(old: Price | None, amount: str | None, currency: str | None) -> Price | None:
+    if amount is None:
+        new = old
+    elif amount == "":
+        new = None
+    else:
+        per_hour = _amount(amount)
+        new = replace(old, per_hour=per_hour) if old else Price(per_hour)
+    if currency is None:
+        return new
+    if new is None:
+        raise UsageError(f"--currency {currency} needs a price", fix="name it too: --price 0.50")
+    return replace(new, currency=currency)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        per_hour = Decimal(text)
+    except InvalidOperation:
+        per_hour = Decimal(0)
+    if not per_hour.is_finite() or per_hour <= 0:
+        raise UsageError(
+            f"--price takes an amount per hour above 0, not {text!r}",
+            fix="leave it out when you do not know it; then the cost is `unknown`",
+        )
+    return per_hour
+
+
+def _pick(remotes: tuple[Remote, ...], name: str, path: Path) -> Remote:
+    found = next((remote for remote in remotes if remote.name == name), None)
+    if found is None:
+        names = ", ".join(remote.name for remote in remotes) or "none"
+        near = nearest(name, [remote.name for remote in remotes])
+        raise UsageError(
+            f"no remote is named {name!r} in {path}",
+            cause=f"it holds {names}",
+            fix=f"did you mean {near}?" if near else "see which are known here: train remote list",
+        )
+    return found
 
 
 def _write(path: Path, remotes: tuple[Remote, ...]) -> None:
@@ -59,7 +182,7 @@ def _write(path: Path, remotes: tuple[Remote, ...]) -> None:
         replace_file(target, text.encode())
         target.chmod(0o600)
     except OSError as error:
-        raise UsageError(f"cannot write {path}") from error
+        raise UsageError(f"cannot write {path}", cause=_why(error)) from error
 
 
 @contextmanager
@@ -71,5 +194,9 @@ def _locked(path: Path) -> Iterator[None]:
             path.parent.stat()  # Made by whoever names the file, for its owner's eyes.
             stack.enter_context(alone(lock))
         except OSError as error:
-            raise UsageError(f"cannot write {lock}") from error
+            raise UsageError(f"cannot write {lock}", cause=_why(error)) from error
         yield
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

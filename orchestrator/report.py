@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import (
@@ -14,8 +16,10 @@ from orchestrator.cost import (
     format_duration,
     format_money,
     format_total,
+    is_small,
     story,
     sum_costs,
+    sum_rows,
 )
 from orchestrator.mirror import LOST, UNKNOWN, Mirror, age, why_lost
 from orchestrator.printable import printable
@@ -25,31 +29,37 @@ from orchestrator.verdict import Outcome, Verdict
 from remote import record
 
 if TYPE_CHECKING:
-    from orchestrator.desk import StatusRow
     from orchestrator.doctor import Check
     from orchestrator.ledger import Ledger
-    from orchestrator.roundtrip import Result
-    from orchestrator.spec import Remote
+    from orchestrator.machines import Change
+    from orchestrator.plan import Overrides
+    from orchestrator.settling import Result
+    from orchestrator.spec import Job, Remote
     from orchestrator.standing import Standing
+    from orchestrator.status import StatusRow
     from remote.protocol import Heap
 
 Json = dict[str, Any]
 
 
 def points_table(standings: Iterable[Standing], runs: Iterable[PricedRun]) -> Table:
-    """Each category's standing model, and what these runs took."""
-    made = Table("category", ">points", "~metric", "next point needs", ">time", ">cost", "model")
+    """Each category's standing model, and what these runs took, if there are any."""
     runs = tuple(runs)
+    names = ["category", ">points", "~metric", "next point needs", ">time", ">cost", "model"]
+    made = Table(*(name for name in names if runs or name not in (">time", ">cost")))
     for standing in standings:
         mine = [run for run in runs if run.category == standing.category]
         seconds = sum(run.cost.seconds for run in mine)
+        taken = (
+            format_duration(seconds) if mine else "",
+            format_total(sum_costs(run.cost for run in mine)) if mine else "",
+        )
         made.add_row(
             standing.category,
             points_text(standing.verdict),
             metric_text(standing),
             next_text(standing.verdict),
-            format_duration(seconds) if mine else "",
-            format_total(sum_costs(run.cost for run in mine)) if mine else "",
+            *(taken if runs else ()),
             model_text(standing),
         )
     return made
@@ -117,24 +127,40 @@ def verdict_json(verdict: Verdict) -> Json:
 
 def runs_table(rows: Iterable[StatusRow]) -> Table:
     """Runs with their remote, a note on how fresh this is, and their cost."""
-    made = Table("run", "state", "remote", "seen", ">time", ">cost", "~note")
-    for row in rows:
-        seen = row.mirror.seen
-        made.add_row(
+    names = ("run", "state", "remote", "seen", "ended", ">time", ">cost", ">points", "~note")
+    cells = [
+        (
             row.mirror.run_id,
             row.mirror.verdict,
             row.remote,
-            f"{format_duration(age(seen))} ago" if seen else "never",
+            f"{format_duration(age(seen))} ago" if (seen := row.mirror.seen) else "never",
+            _ago(row.ended_at),
             format_duration(row.cost.seconds) if row.cost and row.cost.seconds else "",
             cost_text(row.cost),
+            "" if row.points is None else f"{row.points} of 5",
             row.note or reason_text(row.mirror),
         )
+        for row in rows
+    ]
+    # A column of which no row has anything is not worth its place.
+    shown = [number for number in range(len(names)) if any(row[number] for row in cells)]
+    made = Table(*(names[number] for number in shown))
+    for row in cells:
+        made.add_row(*(row[number] for number in shown))
     return made
+
+
+def _ago(at: datetime | None) -> str:
+    if at is None:
+        return ""
+    return f"{format_duration(max(0.0, (datetime.now(UTC) - at).total_seconds()))} ago"
 
 
 def reason_text(mirror: Mirror) -> str:
     """Why a run is as it is, where there is more to say than its state."""
     seen = mirror.seen
+    if mirror.is_known_unsent:
+        return "refused, or never reached the VM; to forget it: train cancel RUN"
     if seen is None:
         return "the command that started it goes on with it"
     if mirror.verdict == LOST:
@@ -155,9 +181,11 @@ def run_json(row: StatusRow) -> Json:
         "reason": "" if mirror.verdict == UNKNOWN else reason_text(mirror),
         "exit_code": state.exit_code if state else None,
         "signal": state.signal if state else None,
-        "queued_at": state.queued_at if state else None,
+        # Before the VM's first word on it, the time at which it took it.
+        "queued_at": state.queued_at if state else seen.at if seen else None,
         "running_at": state.running_at if state else None,
         "ended_at": state.ended_at if state else None,
+        "points": row.points,
         "cost": cost_json(row.cost),
         "log": str(mirror.log),
     }
@@ -185,14 +213,26 @@ def cost_json(cost: Cost | None) -> Json | None:
 
 
 def cost_table(by: str, rows: Iterable[CostRow]) -> Table:
+    """The rows, and below several of them their total, with a line for each currency.
+
+    The total is the exact sum, rounded; it is not the sum of what the rows show, from which it may
+    differ in the last digit. All amounts have as many decimals as the smallest needs.
+    """
+    rows = tuple(rows)
+    small = any(is_small(amount) for row in rows for _, amount in row.total.by_currency)
     made = Table(by, ">runs", ">time", ">cost")
     for row in rows:
-        made.add_row(
-            row.key or f"(no {by})",
-            str(row.runs),
-            format_duration(row.seconds),
-            format_total(row.total),
-        )
+        name = row.key or f"(no {by})"
+        cost = format_total(row.total, small=small)
+        made.add_row(name, str(row.runs), format_duration(row.seconds), cost)
+    if len(rows) > 1:
+        (total,) = sum_rows(replace(row, key="total") for row in rows)
+        known = total.total.by_currency
+        first = replace(total.total, by_currency=known[:1])
+        count, time = str(total.runs), format_duration(total.seconds)
+        made.add_row("total", count, time, format_total(first, small=small))
+        for currency, amount in known[1:]:
+            made.add_row("", "", "", format_money(amount, currency, small=small))
     return made
 
 
@@ -260,10 +300,35 @@ def heap_json(heap: Heap) -> Json:
     return record.encode(heap)
 
 
+def dry_run_blocks(
+    files: Sequence[tuple[str, int]], jobs: Iterable[Job], chosen: Overrides
+) -> Iterator[Table | str]:
+    """What would be sent if the VM had nothing, and what it would be asked to execute."""
+    yield files_table(files)
+    size = format_size(sum(size_bytes for _, size_bytes in files))
+    yield f"together: {len(files)} {'file' if len(files) == 1 else 'files'}, {size}\n"
+    yield jobs_table(jobs, chosen)
+
+
 def files_table(files: Iterable[tuple[str, int]]) -> Table:
     made = Table(">size", "path")
     for path, size_bytes in files:
         made.add_row(format_size(size_bytes), path)
+    return made
+
+
+def jobs_table(jobs: Iterable[Job], chosen: Overrides) -> Table:
+    made = Table("job", "~command", ">gpus", ">time limit", "~outputs", "~params")
+    for job in jobs:
+        limit_s = chosen.time_limit_of(job)
+        made.add_row(
+            job.name,
+            job.command,
+            str(chosen.gpus_of(job)),
+            "none" if limit_s is None else format_duration(limit_s),
+            ", ".join(job.outputs),
+            ", ".join(f"{name}={value}" for name, value in (chosen.params or {}).items()),
+        )
     return made
 
 
@@ -280,6 +345,25 @@ def remotes_table(remotes: Iterable[Remote]) -> Table:
             remote.python,
         )
     return made
+
+
+def change_text(change: Change) -> str:
+    """What is new of a remote, and its host key where it was greeted."""
+    old, new = remote_json(change.old), remote_json(change.new)
+    told = "; ".join(
+        f"{key.replace('_', ' ')} {_said(key, old[key])} -> {_said(key, new[key])}"
+        for key in new
+        if new[key] != old[key]
+    )
+    if change.host_key is not None:
+        kind, fingerprint = change.host_key
+        told = f"{told or 'as it was'}; its {kind} host key is {fingerprint}"
+    return f"{change.new.name}: {told or 'as it was'}"
+
+
+def _said(key: str, value: object) -> str:
+    absent = {"gpus": "auto", "price_per_hour": "unknown"}.get(key, "nothing")
+    return absent if value is None else str(value)
 
 
 def remote_json(remote: Remote) -> Json:
@@ -299,20 +383,29 @@ def remote_json(remote: Remote) -> Json:
 
 
 def result_blocks(result: Result, ledger: Ledger) -> Iterator[Table | str]:
-    """The end of a run, a pull or a grading for people: points, time, money."""
+    """The end of a run, a pull or a grading for people: points, time, money.
+
+    A category without a run of this command shows what the run took that made its model.
+    """
+    runs = [run for run in result.runs if run.usage.run_id not in result.old]
     if result.standings:
-        yield points_table(result.standings, result.runs)
+        from orchestrator.money import priced_runs
+
+        ran = {run.category for run in runs}
+        makers = {one.run_id for one in result.standings if one.run_id and one.category not in ran}
+        yield points_table(result.standings, (*runs, *priced_runs(ledger, makers)))
     yield from others(result)
-    if result.runs:
-        yield from stories(result, ledger)
-        seconds = sum(run.cost.seconds for run in result.runs)
-        spent = format_total(sum_costs(run.cost for run in result.runs))
+    yield from left_out(result.standings, runs, ledger)
+    if runs:
+        yield from stories(result.standings, runs, ledger)
+        seconds = sum(run.cost.seconds for run in runs)
+        spent = format_total(sum_costs(run.cost for run in runs))
         yield f"together: {spent} for {format_duration(seconds)} of training"
 
 
 def result_json(result: Result) -> Json:
     """The same for programs."""
-    from orchestrator.desk import StatusRow
+    from orchestrator.status import StatusRow
 
     runs = {run.usage.run_id: run for run in result.runs}
     rows = []
@@ -341,17 +434,34 @@ def others(result: Result) -> list[str]:
         f"{run_id} made another model: {value_text(verdict)}, {points_text(verdict)}; "
         "the one in the folder stays"
         for run_id, verdict in result.made.items()
-        if verdict.sha256 != standing.get(verdict.category)
+        if run_id not in result.old and verdict.sha256 != standing.get(verdict.category)
     ]
 
 
-def stories(result: Result, ledger: Ledger) -> list[str]:
+def left_out(
+    standings: Iterable[Standing], runs: Sequence[PricedRun], ledger: Ledger
+) -> Iterator[str]:
+    """What these runs made that has no verdict, and so took no graded model's place."""
+    for standing in standings:
+        for run in runs if standing.is_graded and not standing.can_grade else ():
+            for fact in ledger.artifacts(run.usage.run_id):
+                is_model = Path(run.workspace, fact.path) == standing.path
+                graded = {v.sha256 for v in ledger.verdicts(run.workspace, standing.category)}
+                if is_model and fact.sha256 not in graded | {standing.sha256}:
+                    yield (
+                        f"{run.usage.run_id} made another model, not graded: TensorFlow is not "
+                        "installed here; the one in the folder stays. To have this one there: "
+                        f"train pull {standing.category} --latest"
+                    )
+
+
+def stories(
+    standings: Iterable[Standing], runs: Sequence[PricedRun], ledger: Ledger
+) -> Iterator[str]:
     """What these runs brought each category, and for how much."""
-    lines = []
-    for standing in result.standings:
-        mine = [run for run in result.runs if run.category == standing.category]
+    for standing in standings:
+        mine = [run for run in runs if run.category == standing.category]
         if mine:
             facts = ledger.verdicts(mine[0].workspace, standing.category)
             grades = [Grade(fact.run_id, fact.points, fact.graded_at) for fact in facts]
-            lines.append(story(standing.category, grades, mine, datetime.now(UTC)))
-    return lines
+            yield story(standing.category, grades, mine, datetime.now(UTC))

@@ -6,18 +6,18 @@ command again goes on from what is there. What grades is imported once the VM is
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.ahead import Ahead, LastSent, look_ahead
-from orchestrator.cost import PricedRun
+from orchestrator.config import find_remote, load_workspace
+from orchestrator.declared import accept, is_home
 from orchestrator.errors import (
     AgentBroken,
+    ConnectError,
     ConnectionLost,
     Interrupted,
     ModelDamaged,
@@ -26,65 +26,31 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.events import run_events
+from orchestrator.examining import Examining
 from orchestrator.filelock import alone
 from orchestrator.follow import Follower, OnEnd, first_look, look, reconnect
-from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
+from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent
 from orchestrator.link import Call, Link
-from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, readable, why_lost
+from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, why_lost
 from orchestrator.money import priced_runs
-from orchestrator.plan import Overrides, make_request, make_run_id, same_work
-from orchestrator.pull import accept, first_fetch, pull
+from orchestrator.plan import Order
+from orchestrator.planning import Planning
+from orchestrator.pull import first_fetch, pull
+from orchestrator.settling import Result, Troubles, settle
 from orchestrator.size import format_size
 from orchestrator.snapshot import Snapshot, take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
 from orchestrator.sync import submit
 from orchestrator.tell import Silence, Teller
-from orchestrator.verdict import Verdict
 from remote.protocol import RunReport
-from remote.runfolder import Artifact, RunRequest, RunState, State
+from remote.runfolder import Artifact, RunState, State
 
 if TYPE_CHECKING:
-    from orchestrator.examiner import Examiner
-    from orchestrator.standing import Exam, Standing
+    from orchestrator.standing import Exam
 
 _SUBMIT_RETRY_LIMIT_S = 20.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for.
-
-    Attributes:
-        best: whether the best model or this run's goes into the folder.
-    """
-
-    workspace: Workspace
-    jobs: tuple[Job, ...]
-    remote: Remote
-    overrides: Overrides = field(default_factory=Overrides)
-    detach: bool = False
-    best: bool = True
-
-
-@dataclass(frozen=True)
-class Result:
-    """How it went, for the report.
-
-    Attributes:
-        runs: with what they cost; one that goes on costs up to now.
-        verdicts: of the models that were graded now.
-        standings: of the categories asked for, after it all.
-        trouble: the first thing that kept something from coming home: a remote that could not be
-            asked, or a file that was not what the VM had hashed.
-        made: what each run's own model is worth, by run id, whether it stands or not.
-    """
-
-    mirrors: tuple[Mirror, ...]
-    runs: tuple[PricedRun, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    standings: tuple[Standing, ...] = ()
-    trouble: TrainshedError | None = None
-    made: Mapping[str, Verdict] = field(default_factory=dict)
+# With these words the VM refuses all of a submission before it starts any of it.
+_NOTHING_STARTED = ("bad-request", "no-gpu")
 
 
 class Connect(Protocol):
@@ -109,11 +75,9 @@ class RoundTrip:
         self.connect = connect
         self.tell = tell
         self.mirrors = Mirrors(workspace.state)
-        self._trouble: TrainshedError | None = None
-        self._troubled: set[str] = set()
-        self._examiner: Examiner | None = None
-        self._graded: list[Verdict] = []
-        self._resumed: set[str] = set()
+        self._planning = Planning(self.mirrors, ledger, tell)
+        self._early = Examining(tell)
+        self._troubles = Troubles(tell)
 
     @cached_property
     def exam(self) -> Exam:
@@ -128,31 +92,45 @@ class RoundTrip:
             TrainshedError: each step's own; runs that were started go on whatever happens here.
         """
         snapshot = take_snapshot(order.workspace, order.jobs, self.tell)
-        mirrors = self.plan_runs(order, snapshot)
+        mirrors = self._planning.plan_runs(order, snapshot)
 
         last = LastSent(order.workspace.state / "sent" / order.remote.name)
         ahead = Ahead()
         if all(mirror.seen is None for mirror in mirrors):
             ahead = look_ahead(snapshot, tuple(mirror.request for mirror in mirrors), last)
-        link = self.connect(order.remote, ahead.calls)
+        link = self._connect_first(order.remote, ahead, mirrors)
         try:
             self.tell.step(f"connected to {order.remote.name}: {link.hello.system}")
             if known := [mirror for mirror in mirrors if mirror.seen is not None]:
                 # Of an interrupted command; since then they may have ended, or the VM been renewed.
                 # What they wrote meanwhile is told when they are followed.
                 self._look(link, known, Silence(), self.take_home)
-                mirrors = self.plan_runs(order, snapshot)
+                mirrors = self._planning.plan_runs(order, snapshot)
             open_ones = tuple(mirror for mirror in mirrors if not mirror.ended)
             if open_ones:
                 link = self.submit(order.remote, link, snapshot, open_ones, ahead.told)
                 last.keep(snapshot.code)
             if order.detach:
-                return Result(mirrors)
+                ids = {mirror.run_id for mirror in mirrors}
+                return Result(mirrors, priced_runs(self.ledger, ids))
             link = self.follow(order.remote, link, open_ones)
         finally:
             link.close()
 
         return self.settle(order.jobs, mirrors, best=order.best)
+
+    def _connect_first(self, remote: Remote, ahead: Ahead, mirrors: Iterable[Mirror]) -> Link:
+        try:
+            return self.connect(remote, ahead.calls)
+        except ConnectError:
+            self._note_unsent(mirrors)
+            raise
+
+    def _note_unsent(self, mirrors: Iterable[Mirror]) -> None:
+        """For certain none of these was started: they may be forgotten without asking a VM."""
+        for mirror in mirrors:
+            if mirror.run_id in self._planning.unsent:
+                mirror.note_unsent()
 
     def submit(
         self,
@@ -165,21 +143,34 @@ class RoundTrip:
         """Send what the VM lacks and start the runs; the link returned is the one that works.
 
         Args:
-            sent: what to tell if the VM lacks nothing.
+            sent: what to tell if the VM lacks nothing, because it was sent ahead.
 
         Raises:
             ConnectionLost: there was no way back to the VM for a while.
         """
+        files = sum(len(tree.tree) for tree in snapshot.trees)
+        told = sent or f"nothing to send, {files} files unchanged"
         while True:
             try:
                 requests = tuple(mirror.request for mirror in mirrors)
-                submit(link, snapshot, requests, self.tell, sent)
+                submit(link, snapshot, requests, self.tell, told)
             except ConnectionLost as lost:
                 link.close()
+                self._planning.unsent.clear()
+                for mirror in mirrors:
+                    mirror.forget_unsent()
                 # Nothing may have been started yet, so somebody should soon know.
                 link = reconnect(
-                    lambda: self.connect(remote), lost, self.tell, limit_s=_SUBMIT_RETRY_LIMIT_S
+                    lambda: self._connect_again(remote),
+                    lost,
+                    self.tell,
+                    limit_s=_SUBMIT_RETRY_LIMIT_S,
                 )
+                told = f"all {files} files are there"
+            except Refused as no:
+                if no.code in _NOTHING_STARTED:
+                    self._note_unsent(mirrors)
+                raise
             else:
                 self._mark_submitted(link, mirrors)
                 return link
@@ -195,104 +186,46 @@ class RoundTrip:
                 self.ledger.add(queued)
                 self.tell.step(f"submitted {mirror.run_id}")
 
-    def plan_runs(self, order: Order, snapshot: Snapshot) -> tuple[Mirror, ...]:
-        """A run for each job, recorded before anything is sent: the one of a command that was
-        interrupted before it gave its result, if it asked for the same work; else a new one.
-        """
-        # Two commands at once would each make one.
-        with alone(order.workspace.state / "planning"):
-            known = readable(self.mirrors.unsettled(), self.tell)
-            return tuple(self._plan_run(job, order, snapshot, known) for job in order.jobs)
-
-    def _plan_run(
-        self, job: Job, order: Order, snapshot: Snapshot, known: Iterable[Mirror]
-    ) -> Mirror:
-        request = make_request(job, order.remote, snapshot, order.overrides)
-        mirror = self._unfinished(request, order.remote, known)
-        if mirror is None:
-            run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
-            mirror = self.mirrors.make(request._replace(run_id=run_id))
-        elif mirror.run_id not in self._resumed:
-            self._resumed.add(mirror.run_id)
-            self.tell.step(f"going on with {mirror.run_id}")
-        self.ledger.add(self._run_fact(mirror, order.remote))
-        return mirror
-
     def follow(
         self,
         remote: Remote,
         link: Link,
         mirrors: Sequence[Mirror],
         *,
-        replay: bool = True,
+        tail: int | None = None,
         grade: bool = True,
     ) -> Link:
         """Until all have ended; each one's outputs are pulled as soon as it has, and graded.
 
         Args:
-            replay: whether the logs are told from their beginning, when another command has
-                followed these runs before.
+            tail: how many lines are told of what the runs have written by now; None for all.
             grade: whether models are graded as they come; else they are when it is settled.
 
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
         """
-        follower = Follower(lambda: self.connect(remote), mirrors, self.tell, self.take_home)
-        if replay:
-            follower.replay()
+        follower = Follower(
+            lambda: self._connect_again(remote),
+            mirrors,
+            self.tell,
+            self.take_home,
+            is_home=self.is_home,
+        )
+        follower.replay(tail)
         try:
             with self._examining(mirrors) if grade else nullcontext():
                 return follower.follow(link)
         except KeyboardInterrupt:
             raise _detached(mirrors, remote) from None
 
-    @contextmanager
-    def _examining(self, mirrors: Sequence[Mirror]) -> Iterator[None]:
-        """Grade what comes home in the block, in a process that is ready by then.
+    def _connect_again(self, remote: Remote) -> Link:
+        """As the config has it by now: a machine that was restarted may have another address."""
+        with suppress(TrainshedError):
+            remote = find_remote(load_workspace(self.workspace.root), remote.name)
+        return self.connect(remote)
 
-        Raises:
-            Interrupted: the user did not wait for the last of it.
-        """
-        examiner = self._make_examiner(mirrors)
-        if examiner is None:
-            yield
-            return
-        with examiner as self._examiner:
-            try:
-                for mirror in mirrors:
-                    self._examine(mirror)
-                yield
-                try:
-                    examiner.finish()
-                except KeyboardInterrupt:
-                    raise _left_ungraded() from None
-            finally:
-                self._graded += examiner.verdicts
-                self._examiner = None
-
-    def _make_examiner(self, mirrors: Sequence[Mirror]) -> Examiner | None:
-        """None where nothing can be graded, or not yet: `settle` tells what is in the way."""
-        from orchestrator.examiner import Examiner
-        from orchestrator.grade import can_grade
-
-        names = {mirror.request.job for mirror in mirrors}
-        jobs = [job for job in self.workspace.jobs if job.name in names]
-        if not any(map(self.exam.grader_path, jobs)) or not can_grade():
-            return None
-        with suppress(OSError):
-            return Examiner(self.workspace, self.ledger.path, self.tell)
-        return None
-
-    def _examine(self, mirror: Mirror) -> None:
-        """Have its category's models graded that are here and have no verdict."""
-        if self._examiner is None:
-            return
-        # What keeps a model from being looked at is told by `settle`.
-        with suppress(OSError, TrainshedError):
-            for job in self.workspace.jobs:
-                if job.name == mirror.request.job:
-                    for sha256 in self.exam.ungraded(job):
-                        self._examiner.examine(job, sha256)
+    def _examining(self, mirrors: Sequence[Mirror]) -> AbstractContextManager[None]:
+        return self._early.beside(self.exam, mirrors)
 
     def catch_up(self, link: Link, mirrors: Sequence[Mirror]) -> None:
         """Take home what has ended by now, without waiting for the rest."""
@@ -331,47 +264,16 @@ class RoundTrip:
                 raise
             except (ModelDamaged, UsageError, Refused) as trouble:
                 # One bad file never keeps the other runs from being followed and pulled.
-                self._note(trouble, [mirror])
+                self._troubles.note(trouble, [mirror])
         if not sound and state is not None and state.state is State.SUCCEEDED:
             wanted = ", ".join(request.outputs)
             self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
-        self._examine(mirror)
+        self._early.examine(self.exam, mirror)
 
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
         """Grade what has no verdict yet, then put the right model into each folder."""
-        jobs = tuple(jobs)
-        try:
-            tried = {(verdict.category, verdict.sha256) for verdict in self._graded}
-            wanted = [
-                (job, sha256)
-                for job in jobs
-                for sha256 in self.exam.ungraded(job)
-                if (job.name, sha256) not in tried
-            ]
-            verdicts = [*self._graded, *self.exam.grade(wanted, self.tell)]
-        except KeyboardInterrupt:
-            raise _left_ungraded() from None
-        for job in jobs:
-            mine = [m for m in mirrors if m.request.job == job.name]
-            try:
-                self._place(job, mine, best=best)
-            except (ModelDamaged, UsageError) as trouble:
-                self._note(trouble, mine)
-        for mirror in mirrors:
-            # With trouble it will not get better by itself: the same command is then a new run.
-            if mirror.ended and (mirror.run_id in self._troubled or self.is_home(mirror)):
-                mirror.settle()
-        ids = {mirror.run_id for mirror in mirrors}
-        runs = priced_runs(self.ledger, ids)
-        standings = tuple(self.exam.standing(job) for job in jobs if job.model is not None)
-        made = {
-            mirror.run_id: verdict
-            for job in jobs
-            for mirror in mirrors
-            if mirror.request.job == job.name
-            and (verdict := self._verdict_of(job, mirror)) is not None
-        }
-        return Result(tuple(mirrors), runs, tuple(verdicts), standings, self._trouble, made)
+        graded = self._early.verdicts
+        return settle(self.exam, jobs, mirrors, graded, self._troubles, self.tell, best=best)
 
     def record_events(self, mirror: Mirror) -> None:
         """Add to the ledger what the VM has reported of this run."""
@@ -381,33 +283,7 @@ class RoundTrip:
             self.ledger.add(*events)
 
     def is_home(self, mirror: Mirror) -> bool:
-        """Whether it has ended, and all it made is on the shelf."""
-        seen = mirror.seen
-        if seen is None or not mirror.ended:
-            return False
-        recorded = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
-        return all(
-            artifact.path in recorded and self.exam.shelf.find(artifact.sha256)
-            for artifact in accept(seen.report.artifacts, mirror.request.outputs)
-        )
-
-    def remote_of(self, mirror: Mirror) -> str:
-        """The name of the remote a run was sent to."""
-        fact = self.ledger.run(mirror.run_id)
-        return fact.remote if fact else ""
-
-    def _unfinished(
-        self, request: RunRequest, remote: Remote, known: Iterable[Mirror]
-    ) -> Mirror | None:
-        for mirror in known:
-            if (
-                same_work(mirror.request, request)
-                and not mirror.settled
-                and mirror.verdict != LOST
-                and self.remote_of(mirror) in ("", remote.name)
-            ):
-                return mirror
-        return None
+        return is_home(mirror, self.ledger, self.exam.shelf)
 
     def _pull(self, link: Link, mirror: Mirror, artifact: Artifact) -> None:
         shelf, partial = self.exam.shelf, mirror.folder / "partial"
@@ -425,65 +301,6 @@ class RoundTrip:
         size = format_size(artifact.size_bytes)
         self.tell.step(f"pulled {artifact.path}, {size}, sha256 {path.parent.name[:12]} verified")
 
-    def _verdict_of(self, job: Job, mirror: Mirror) -> Verdict | None:
-        for fact in self.ledger.artifacts(mirror.run_id):
-            if fact.path == str(job.model):
-                return self.exam.verdict_on(job, fact.sha256)
-        return None
-
-    def _note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
-        self.tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
-        self._trouble = self._trouble or trouble
-        self._troubled |= {mirror.run_id for mirror in mirrors}
-
-    def _place(self, job: Job, mirrors: Sequence[Mirror], *, best: bool) -> None:
-        latest = None
-        for mirror in mirrors:
-            for fact in self.ledger.artifacts(mirror.run_id):
-                if fact.path == str(job.model):
-                    latest = fact.sha256
-                else:
-                    self._place_other(job, mirror, fact)
-        if best and self.exam.grader_path(job) is not None:
-            latest = None
-        elif latest is None:
-            return
-        moved = self.exam.promote(job, latest=latest)
-        if moved is not None:
-            self.tell.step(f"{job.model} is now the model {moved[:12]}")
-
-    def _place_other(self, job: Job, mirror: Mirror, fact: ArtifactFact) -> None:
-        """Outputs that are not the model go beside the run's log: only the model is compared,
-        and a file of the workspace is never overwritten by one from a VM.
-        """
-        target = mirror.folder / "outputs" / fact.path
-        if target.exists():
-            return
-        try:
-            self.exam.shelf.place(fact.sha256, target)
-        except OSError as error:
-            raise UsageError(f"{target} cannot be written", cause=str(error)) from error
-        self.tell.step(f"{fact.path} is in {target.parent}")
-
-    def _run_fact(self, mirror: Mirror, remote: Remote) -> RunFact:
-        known = self.ledger.run(mirror.run_id)
-        if known is not None:
-            return known
-        request = mirror.request
-        return RunFact(
-            run_id=mirror.run_id,
-            workspace=str(self.workspace.root),
-            category=request.job,
-            remote=remote.name,
-            snapshot=request.tree,
-            command=request.command,
-            submitted_at=datetime.now(UTC),
-            price_per_hour=remote.price.per_hour if remote.price else None,
-            currency=remote.price.currency if remote.price else "",
-            price_source="config" if remote.price else "",
-            params=tuple(sorted(request.params.items())),
-        )
-
     def _look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller, on_end: OnEnd) -> None:
         try:
             look(link, mirrors, tell, on_end)
@@ -500,12 +317,6 @@ def _detached(mirrors: Sequence[Mirror], remote: Remote) -> Interrupted:
     return Interrupted(
         f"detached; on {remote.name} goes on: {', '.join(names)}",
         fix=f"train status\ntrain attach {names[0]}\ntrain cancel {names[0]}",
-    )
-
-
-def _left_ungraded() -> Interrupted:
-    return Interrupted(
-        "interrupted before all was graded; what was pulled is here", fix="train pull"
     )
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import math
-import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.filelock import alone
-from orchestrator.grade import Candidate, Grading, Progress, framework, grade
+from orchestrator.grade import (
+    Candidate,
+    Grading,
+    Progress,
+    can_grade,
+    framework,
+    grade,
+    install_command,
+)
 from orchestrator.ledger import Ledger, Promotion, VerdictFact
 from orchestrator.shelf import Shelf, file_sha256
 from orchestrator.spec import Job, Workspace
+from orchestrator.surroundings import Surroundings, look_around
 from orchestrator.tell import Teller
 from orchestrator.verdict import Outcome, Verdict
 
@@ -32,6 +38,9 @@ class Standing:
         verdict: the last on that model; None if it was never graded.
         run_id: of the run that made it, as far as known.
         gradable: whether there is a grader beside it.
+        has_run: whether the category was ever run.
+        is_on_shelf: whether the folder lacks a model that was pulled.
+        can_grade: whether this laptop has what grading needs.
     """
 
     category: str
@@ -40,6 +49,9 @@ class Standing:
     verdict: Verdict | None
     run_id: str | None
     gradable: bool
+    has_run: bool = True
+    is_on_shelf: bool = False
+    can_grade: bool = True
 
     @property
     def is_graded(self) -> bool:
@@ -49,12 +61,22 @@ class Standing:
     def gap(self) -> str:
         """Why there are no points; empty where there are."""
         if self.sha256 is None:
-            return "no model in the folder"
+            return "no model in the folder" + ("" if self.has_run else ", it was never run")
         if not self.gradable:
             return "no grader.py beside it"
         if self.verdict is None:
-            return "not graded"
+            return "not graded" + ("" if self.can_grade else ": TensorFlow is not installed here")
         return self.verdict.reason
+
+    @property
+    def fix(self) -> str:
+        """The next command, where one closes the gap."""
+        if self.sha256 is None:
+            pull, train = f"train pull {self.category}", f"train {self.category} --remote NAME"
+            return pull if self.is_on_shelf else train
+        if self.verdict is None and self.gradable:
+            return f"train grade {self.category}" if self.can_grade else install_command()
+        return ""
 
 
 class Exam:
@@ -84,8 +106,17 @@ class Exam:
             )
         sha256 = file_sha256(path)
         verdict = self.verdict_on(job, sha256) if sha256 else None
-        maker = self._maker(job, sha256) if sha256 else None
-        return Standing(job.name, path, sha256, verdict, maker, self.grader_path(job) is not None)
+        return Standing(
+            category=job.name,
+            path=path,
+            sha256=sha256,
+            verdict=verdict,
+            run_id=self._maker(job, sha256) if sha256 else None,
+            gradable=self.grader_path(job) is not None,
+            has_run=bool(sha256 or self.ledger.runs(workspace=self._name, category=job.name)),
+            is_on_shelf=sha256 is None and self._last_pulled(job) is not None,
+            can_grade=can_grade(),
+        )
 
     def verdict_on(self, job: Job, sha256: str) -> Verdict | None:
         """The last verdict on a model, by the grader that stands here now."""
@@ -101,17 +132,14 @@ class Exam:
         return self.shelf.adopt(path)
 
     def ungraded(self, job: Job) -> list[str]:
-        """Digests of the standing model and of pulled ones that have no verdict yet."""
-        if self.grader_path(job) is None:
+        """Digests of the standing model and of pulled ones that have no verdict yet; none where
+        this laptop lacks what grading needs.
+        """
+        if self.grader_path(job) is None or not can_grade():
             return []
-        pulled = [
-            artifact.sha256
-            for run in self.ledger.runs(workspace=self._name, category=job.name)
-            for artifact in self.ledger.artifacts(run.run_id)
-            if artifact.path == str(job.model)
-        ]
         standing = self.adopt(job)
         known = {fact.sha256 for fact in self._verdicts(job) if fact.outcome != "broken"}
+        pulled = [sha256 for _, sha256 in self._pulled(job)]
         wanted = dict.fromkeys([*pulled, *([standing] if standing else [])])
         return [sha256 for sha256 in wanted if sha256 not in known and self.shelf.find(sha256)]
 
@@ -126,7 +154,8 @@ class Exam:
         """Grade models of the shelf, all in one process; each verdict is recorded at once.
 
         A model that has its points already is not opened: the ledger answers, as long as the
-        grader, what is beside it and the framework are those of then.
+        grader, the framework and what is beside the grader are those of then; of the Python files
+        there only those count that the grader opened.
 
         Args:
             grading: the process, if there is one already.
@@ -136,12 +165,12 @@ class Exam:
             UsageError: TensorFlow is not installed.
         """
         # From before anything is read: what changes meanwhile is not what the verdict was made of.
-        marks = {job.name: self._marks(job) for job, _ in wanted}
+        around = {job.name: self._around(job) for job, _ in wanted}
         verdicts: dict[tuple[str, str], Verdict] = {}
         candidates: list[tuple[Job, str, Candidate]] = []
         for job, sha256 in wanted:
             model, grader = self.shelf.find(sha256), self.grader_path(job)
-            known = None if again else self._recorded(job, sha256, marks[job.name])
+            known = None if again else self._recorded(job, sha256, around[job.name])
             if known is not None:
                 verdicts[job.name, sha256] = known
                 tell.step(f"{job.name} is unchanged since it was graded; to do it again: --again")
@@ -154,14 +183,15 @@ class Exam:
 
             graded = grade([c for _, _, c in candidates], tell=progress, grading=grading)
             for (job, sha256, _), verdict in zip(candidates, graded, strict=True):
-                self._record(job, verdict, marks[job.name])
+                self._record(job, verdict, around[job.name])
                 verdicts[job.name, sha256] = verdict
         return [verdicts[job.name, sha] for job, sha in wanted if (job.name, sha) in verdicts]
 
     def promote(self, job: Job, *, latest: str | None = None) -> str | None:
         """Put the best model into the folder, or `latest`; returns its digest if it was moved.
 
-        The model that stood there is on the shelf before another takes its place.
+        Where no model has points, since nothing here can grade, the best is the last that was
+        pulled. The model that stood there is on the shelf before another takes its place.
 
         Raises:
             ModelDamaged: the kept copy was changed; the folder is as it was.
@@ -192,7 +222,22 @@ class Exam:
             graded = verdict.outcome is Outcome.GRADED
             if graded and (best is None or verdict.better_than(latest[best])):
                 best = sha256
+        if best is None or latest[best].outcome is not Outcome.GRADED:
+            return self._last_pulled(job) or best
         return best
+
+    def _last_pulled(self, job: Job) -> str | None:
+        """The last pulled model that is on the shelf and not known to be worth nothing."""
+        bad = {fact.sha256 for fact in self._verdicts(job) if fact.outcome == "invalid"}
+        pulled = [sha256 for _, sha256 in self._pulled(job) if sha256 not in bad]
+        return next((sha256 for sha256 in reversed(pulled) if self.shelf.find(sha256)), None)
+
+    def _pulled(self, job: Job) -> Iterator[tuple[str, str]]:
+        """Run id and digest of every model that was pulled, by the time its run was submitted."""
+        for run in self.ledger.runs(workspace=self._name, category=job.name):
+            for artifact in self.ledger.artifacts(run.run_id):
+                if artifact.path == str(job.model):
+                    yield run.run_id, artifact.sha256
 
     def _verdicts(self, job: Job) -> list[VerdictFact]:
         """Those of the grader that stands here now: grades of two graders do not compare."""
@@ -208,47 +253,24 @@ class Exam:
         found = [fact for fact in self._verdicts(job) if fact.sha256 == sha256]
         return found[-1] if found else None
 
-    def _recorded(self, job: Job, sha256: str, marks: Mapping[str, str]) -> Verdict | None:
+    def _recorded(self, job: Job, sha256: str, around: Surroundings) -> Verdict | None:
         """The last grade of a model, if grading it now could not give another. What was invalid or
         broken may have been so for want of memory or time, so it is tried again.
         """
         fact = self._last_verdict(job, sha256)
         if fact is None or fact.outcome != Outcome.GRADED.value:
             return None
-        same = dict(fact.versions) == {**marks, "framework": framework()}
-        return _as_verdict(fact) if same else None
+        verdict = _as_verdict(fact)
+        now = {**around.marks(verdict.sources), "framework": framework()}
+        return verdict if dict(fact.versions) == now else None
 
-    def _marks(self, job: Job) -> dict[str, str]:
-        """What a verdict depends on, besides the model and the framework."""
-        return {"beside": self._beside(job), "grader": self._grader_sha256(job)}
+    def _around(self, job: Job) -> Surroundings:
+        return look_around(self.grader_path(job), self.model_path(job))
 
-    def _beside(self, job: Job) -> str:
-        """A digest of the names, sizes and times of what lies beside and below a grader.
-
-        Nobody knows what of it the grader reads. Held-out data may be large, so it is not read.
-        """
-        grader, model = self.grader_path(job), self.model_path(job)
-        if grader is None:
-            return ""
-        found = []
-        seen = set()
-        for folder, folders, files in os.walk(grader.parent, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
-            here = Path(folder).stat()
-            if (here.st_dev, here.st_ino) in seen:
-                folders.clear()  # a link that leads back
-                continue
-            seen.add((here.st_dev, here.st_ino))
-            for path in (Path(folder, name) for name in files):
-                with contextlib.suppress(OSError):
-                    if path not in (grader, model):
-                        at = path.stat()
-                        found.append((str(path), at.st_size, at.st_mtime_ns, at.st_ctime_ns))
-        return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
-
-    def _record(self, job: Job, verdict: Verdict, marks: Mapping[str, str]) -> None:
+    def _record(self, job: Job, verdict: Verdict, around: Surroundings) -> None:
         if verdict.sha256 is None:
             return
+        marks = around.marks(verdict.sources)
         self.ledger.add(
             VerdictFact(
                 id=secrets.token_hex(8),
@@ -270,11 +292,14 @@ class Exam:
         )
 
     def _maker(self, job: Job, sha256: str) -> str | None:
-        """The first run that made this file."""
-        for run in self.ledger.runs(workspace=self._name, category=job.name):
-            if any(a.sha256 == sha256 for a in self.ledger.artifacts(run.run_id)):
-                return run.run_id
-        return None
+        """The first run that made this model."""
+        return next((run_id for run_id, made in self._pulled(job) if made == sha256), None)
+
+    def earlier_maker(self, job: Job, sha256: str) -> str | None:
+        """The run that made a model, unless it is the category's last, or no run made it."""
+        runs = self.ledger.runs(workspace=self._name, category=job.name)
+        makers = [run_id for run_id, made in self._pulled(job) if made == sha256]
+        return makers[0] if makers and makers[-1] != runs[-1].run_id else None
 
 
 def _as_verdict(fact: VerdictFact) -> Verdict:
@@ -292,4 +317,5 @@ def _as_verdict(fact: VerdictFact) -> Verdict:
         size_bytes=fact.size_bytes,
         graded_at=fact.graded_at,
         versions=dict(fact.versions).get("framework", ""),
+        sources=tuple(json.loads(dict(fact.versions).get("sources", "[]"))),
     )

@@ -62,7 +62,7 @@ class Table:
         for text, width, column in zip(texts, widths, self.columns, strict=True):
             space = " " * (width - _width(text))
             padded.append(space + text if column.right else text + space)
-        return "   ".join(padded)
+        return "   ".join(padded).rstrip()
 
 
 def _width(text: str) -> int:

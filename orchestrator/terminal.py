@@ -47,7 +47,7 @@ class Terminal:
 
         def draw() -> Spinner:
             text = Text(line(), no_wrap=True)
-            text.truncate(max(1, self._rich.width - 3))
+            text.truncate(max(1, self._rich.width - 3), overflow="ellipsis")
             return Spinner("dots", text)
 
         return Live(

@@ -28,6 +28,7 @@ class Verdict:
         sha256: of the bytes that were graded; None where there were none to read.
         graded_at: in UTC.
         versions: of the framework that graded; "" where none was needed to judge.
+        sources: the Python files of the grader's folder that grading opened, sorted real paths.
     """
 
     category: str
@@ -42,6 +43,7 @@ class Verdict:
     size_bytes: int | None
     graded_at: datetime
     versions: str
+    sources: tuple[str, ...] = ()
 
     @property
     def next_threshold(self) -> float | None:

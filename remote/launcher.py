@@ -8,6 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import Dict, Optional
 
+# Without its remarks at each start, but with warnings and errors: 2 would hide those of its own
+# operations, 3 why a GPU does not come up. TensorFlow 2.21 prints two remarks before it reads the
+# variable, whatever it says.
+_TENSORFLOW_LOG_LEVEL = "1"
+
 
 def prepare_launch(run_folder: Path, package: Path, python: str, metrics: bool) -> Dict[str, str]:
     """Write a run's `bin` and `site` folders. Doing it again does no harm.
@@ -39,6 +44,7 @@ def prepare_launch(run_folder: Path, package: Path, python: str, metrics: bool) 
     return {
         "PATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", _TENSORFLOW_LOG_LEVEL),
         "TRAINSHED_RUN": os.fspath(run_folder),
         "TRAINSHED_PYTHON": python,
     }

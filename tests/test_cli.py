@@ -115,7 +115,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use(
     first = ["init", "run", "attach", "status", "logs", "cancel", "pull", "grade", "ready"]
     order: dict[tuple[str, ...], list[str]] = {
         (): [*first, "cost", "doctor", "gc", "remote"],
-        ("remote",): ["add", "list", "show", "remove"],
+        ("remote",): ["add", "set", "list", "show", "remove"],
     }
     for words, names in order.items():
         monkeypatch.setattr(sys, "argv", ["train", *words])
@@ -206,7 +206,8 @@ def test_the_three_ways_to_say_run_do_the_same(laptop: Laptop) -> None:
         (["gc", "vm", "--keep-days", "nan"], "not a valid number of days", "train gc --help"),
         (["gc", "vm", "--keep-days", "-1"], "-1.0 is not in the range x>=0", "train gc --help"),
         (["pull", "--best=1"], "option '--best' does not take a value", "train"),
-        (["run"], "no remote was named", "train --remote NAME"),
+        (["run"], "no remote was named", "train --remote vm"),
+        (["a"], "no remote was named", "train a --remote vm"),
         (["--remote", "vmm"], "no remote is named 'vmm'", "did you mean vm?"),
         (["stauts"], "no category is named 'stauts'", "did you mean: train status"),
         (["nosuch", "-r", "vm"], "no category is named 'nosuch'", "train -h"),
@@ -757,7 +758,7 @@ def test_a_machine_that_is_not_there_is_exit_code_3(laptop: Laptop) -> None:
 
     assert done.returncode == 3
     assert f"{HOST}:{port}): connection refused" in done.stderr
-    assert "unreachable (never seen)" in laptop.ok("status").stdout
+    assert "never reached the VM" in laptop.ok("status").stdout
 
 
 # What must never be lost, sent or overwritten

@@ -22,6 +22,7 @@ from orchestrator.config import (
 )
 from orchestrator.duration import parse_duration
 from orchestrator.errors import ConfigError, UsageError
+from orchestrator.node import nearest
 from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote, Workspace
 
 FULL = """\
@@ -212,6 +213,60 @@ def test_a_mistake_says_what_was_expected_and_found(text: str, says: str) -> Non
     assert says in problem
 
 
+def test_a_mistake_that_was_copied_is_told_once_with_every_place() -> None:
+    text = "jobs:\n" + "".join(
+        f"  category{n}: {{command: x, outputs: [], time_limt: 4m, gpu: {n % 2}}}\n"
+        for n in range(1, 6)
+    )
+    first, second = problems(text)
+    assert first == (
+        "/w/train.yaml:2: jobs.category1.time_limt: expected one of command, outputs, data, gpus, "
+        "time_limit, metrics, env, found an unknown key; did you mean time_limit? (the same: "
+        + "; ".join(f"jobs.category{n}.time_limt on line {n + 1}" for n in range(2, 6))
+        + ")"
+    )
+    assert second.startswith("/w/train.yaml:2: jobs.category1.gpu: expected")
+
+
+def test_mistakes_that_differ_in_what_was_found_are_told_apart() -> None:
+    both = problems(job("gpus: -1") + "  b: {command: x, outputs: [], gpus: -2}\n")
+    assert [line.rpartition("found ")[2] for line in both] == ["the number '-1'", "the number '-2'"]
+
+
+@pytest.mark.parametrize(
+    "text", ["jobs:\n  a: [x\n  b: {", "jobs:\n  a: x: y\n", "jobs: 'a", "a: *", "a: \xe9: :\n"]
+)
+def test_what_is_no_yaml_is_told_without_a_word_of_python(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    told = caught.value.render()
+    assert told.startswith("error: /w/train.yaml:")
+    assert "\nfix:   see whether quotes" in told
+    assert not any(word in told for word in ("Error", "Exception", "unicode string", "None"))
+
+
+def test_a_file_that_cannot_be_read_says_why_in_words(tmp_path: Path) -> None:
+    (tmp_path / "remotes.yaml").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        load_remotes(tmp_path / "remotes.yaml")
+    assert caught.value.render().splitlines()[1] == "cause: is a directory"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("categry3", "category3"),
+        ("category33", "category3"),
+        # As near to all of them: a guess would be wrong four times in five.
+        ("category6", ""),
+        ("x", ""),
+        ("", ""),
+    ],
+)
+def test_only_what_is_nearest_alone_was_probably_meant(word: str, near: str) -> None:
+    assert nearest(word, [f"category{n}" for n in range(1, 6)]) == near
+
+
 @pytest.mark.parametrize("word", ["on", "ON", "yes", "true", "'on'"])
 def test_a_switch_is_on_in_yaml_and_in_quotes(word: str) -> None:
     assert parse(job(f"metrics: {word}")).jobs[0].metrics
@@ -341,7 +396,20 @@ def test_an_unknown_remote_lists_the_known_ones_and_the_nearest() -> None:
     assert caught.value.fix == "did you mean azure-k80?"
     with pytest.raises(UsageError) as caught:
         find_remote(None, "x")
-    assert "train remote add" in caught.value.fix
+    assert caught.value.fix == "train remote add NAME --host ADDRESS"
+
+
+def test_where_no_remote_is_named_the_command_is_offered_with_the_only_one() -> None:
+    def fix(*names: str, categories: tuple[str, ...] = ()) -> str:
+        workspace = Workspace(Path("/w"), (), tuple(Remote(name, "h") for name in names))
+        with pytest.raises(UsageError, match="no remote was named") as caught:
+            find_remote(workspace, "", categories)
+        return caught.value.fix
+
+    assert fix("lab") == "train --remote lab"
+    assert fix("lab", categories=("category3", "a b")) == "train category3 'a b' --remote lab"
+    assert fix("lab", "k80", categories=("category3",)) == "train category3 --remote NAME"
+    assert fix() == "train remote add NAME --host ADDRESS"
 
 
 def test_no_remotes_file_is_no_remotes(tmp_path: Path) -> None:

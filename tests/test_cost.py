@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,7 @@ from orchestrator.cost import (
     story,
     sum_costs,
 )
+from tests.laptop import make_laptop
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW = NOON + timedelta(hours=5)
@@ -262,6 +264,15 @@ def test_currencies_are_kept_apart_and_unknown_prices_counted() -> None:
     assert format_total(total) == "at least 0.60 EUR + $1.20 (1 run at an unknown price)"
 
 
+def test_an_amount_shown_among_small_ones_has_as_many_decimals() -> None:
+    assert format_money(Decimal("0.0131"), "USD", small=True) == "$0.0131"
+    assert format_money(Decimal("1.5"), "EUR", small=True) == "1.5000 EUR"
+    assert format_money(Decimal(0), "USD", small=True) == "$0.0000"
+    assert format_money(Decimal("0.00001"), "USD", small=True) == "under $0.0001"
+    total = Total((("EUR", Decimal("0.25")), ("USD", Decimal("0.0131"))), 0, estimated=True)
+    assert format_total(total, small=True) == "0.2500 EUR + $0.0131 (estimated)"
+
+
 @pytest.mark.parametrize(
     ("total", "text"),
     [
@@ -404,3 +415,21 @@ def test_runs_side_by_side_took_the_time_that_passed() -> None:
     assert story("category4", [Grade("b", 4, after(40))], runs, NOW) == (
         "category 4: 4 for $0.38 in 38 min"
     )
+
+
+def test_what_cannot_be_shown_of_costs_is_told_apart(tmp_path: Path) -> None:
+    laptop = make_laptop(tmp_path, None)
+
+    assert laptop.ok("cost").stdout == "nothing has run yet\n"
+    for since in ("7d", "2026-01-31"):
+        told = f"nothing was run within --since {since}; for all there is: train cost\n"
+        assert laptop.ok("cost", "--since", since).stdout == told
+    both = laptop.train("cost", "--csv", "--json")
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "--csv and --json" in both.stderr
+    outside = laptop.train("cost", cwd=tmp_path)
+    assert outside.returncode == 2
+    assert "train cost --all" in outside.stderr
+    assert laptop.train("cost", "--all", cwd=tmp_path).returncode == 0
+    (laptop.root / "train.yaml").write_text("jobs: 3\n")
+    assert "--all" not in laptop.train("cost").stderr

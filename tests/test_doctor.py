@@ -11,7 +11,15 @@ import pytest
 
 from orchestrator import doctor
 from orchestrator.doctor import Check, Mark, check_clock, check_laptop, check_machine, check_remote
-from orchestrator.errors import LoginRefused, NoPython
+from orchestrator.errors import (
+    ConnectError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    LoginRefused,
+    NoPython,
+    Refused,
+    TrainshedError,
+)
 from orchestrator.link import Link
 from orchestrator.spec import EnvSpec, Price, Remote
 from orchestrator.tell import Silence
@@ -128,8 +136,78 @@ def test_a_price_that_nobody_said_is_a_warning() -> None:
         return next(iter(check_remote(remote, connect, "", Silence())))
 
     assert price(K80).mark is Mark.WARN
-    assert "per_hour" in price(K80).fix
+    assert price(K80).fix == "train remote set k80 --price 0.50"
     assert price(replace(K80, price=Price(Decimal("0.50"), "EUR"))).found == "0.50 EUR per hour"
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (
+            LoginRefused("no", fix="a key"),
+            "a key; to correct the remote: {} --user USER --key FILE",
+        ),
+        (ConnectError("no"), "{} --host ADDRESS --port PORT --key FILE"),
+        (NoPython("none"), "{} --python PATH"),
+        # What mends these is not what the remote says.
+        (HostKeyUnknown("new", fix="compare"), "compare"),
+        (HostKeyChanged("other", fix="compare"), "compare"),
+        (Refused("full", fix="make room"), "make room"),
+    ],
+)
+def test_a_connection_that_fails_names_the_command_that_corrects_the_remote(
+    error: TrainshedError, fix: str
+) -> None:
+    def connect() -> Link:
+        raise error
+
+    *_, last = check_remote(K80, connect, "", Silence())
+
+    assert last.fix == fix.format("train remote set k80")
+
+
+def test_what_the_system_said_is_not_told_twice() -> None:
+    def connect() -> Link:
+        raise ConnectError("connection refused") from ConnectionRefusedError(111, "refused")
+
+    *_, last = check_remote(K80, connect, "", Silence())
+
+    assert last.found == "connection refused"
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "command", "line"),
+    [
+        ({"driver_gpus": ()}, "gpu by driver", "--gpus 0", "gpus: 0"),
+        ({"framework": ""}, "framework in python3", "--python PATH", "env: {python: PATH}"),
+        *(
+            (change, name, "--requirements FILE", "env: {requirements: FILE}")
+            for change, name in (
+                ({"framework": ""}, "framework in python3"),
+                ({"framework_gpus": ()}, "gpu by framework"),
+                ({}, "versions"),
+            )
+        ),
+    ],
+)
+def test_a_fix_is_a_command_or_where_the_workspace_says_it_a_place_in_that_file(
+    change: dict[str, object], name: str, command: str, line: str
+) -> None:
+    examined = WELL._replace(**change)  # type: ignore[arg-type]
+    file = Path("/w/train.yaml")
+    users = {check.name: check.fix for check in check_machine(K80, examined)}
+    workspaces = {check.name: check.fix for check in check_machine(K80, examined, file)}
+
+    assert f"train remote set k80 {command}" in users[name]
+    assert f"in {file}, under remotes: k80: {line}" in workspaces[name]
+    assert "train remote set" not in workspaces[name]
+
+
+def test_a_python_without_tensorflow_is_told_in_words() -> None:
+    trouble = "ModuleNotFoundError: No module named 'tensorflow'"
+    check = judged(WELL._replace(framework="", framework_trouble=trouble))["framework in python3"]
+
+    assert check.found == "no TensorFlow"
 
 
 def test_this_laptop_is_checked_without_importing_tensorflow(

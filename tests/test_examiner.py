@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from orchestrator.errors import Interrupted
 from orchestrator.examiner import Examiner
 from orchestrator.grade import Abandoned, Grading, Limits
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import ArtifactFact, Ledger, RunFact
 from orchestrator.link import Link
 from orchestrator.mirror import Mirror
 from orchestrator.roundtrip import RoundTrip
@@ -118,6 +119,27 @@ def test_the_process_is_there_before_a_model_is_and_grades_each_model_once(
         assert setting.outcomes() == ["graded"]
     assert setting.told.steps == ["graded a: 4 of 5 points, r2 1"]
     assert setting.started == 1
+
+
+def test_a_model_of_an_earlier_run_is_told_with_that_run(setting: Setting) -> None:
+    earlier, again, by_hand = (setting.model(MODEL + bytes([number])) for number in range(3))
+    root = str(setting.workspace.root)
+    for number, sha256 in enumerate((earlier, again, again)):
+        at, run_id = datetime(2026, 1, 31, 12, number, tzinfo=UTC), f"a-{number}"
+        setting.ledger.add(
+            RunFact(run_id, root, "a", "vm", "0" * 64, "true", at, None, "", ""),
+            ArtifactFact(run_id, "a/mymodel.h5", 9, sha256, at),
+        )
+    with setting.examiner() as examiner:
+        for sha256 in (earlier, again, by_hand):
+            examiner.examine(JOB, sha256)
+        examiner.finish()
+
+    assert [step.partition(":")[0] for step in setting.told.steps] == [
+        "graded the model of a-0",
+        "graded a",
+        "graded a",
+    ]
 
 
 def test_leaving_ends_a_grading_in_the_middle_and_records_nothing(

@@ -24,7 +24,7 @@ from orchestrator.errors import (
     NoPython,
     TrainshedError,
 )
-from orchestrator.follow import Follower, look_at_all, read_end
+from orchestrator.follow import END_LIMIT_BYTES, Follower, look_at_all, read_end
 from orchestrator.link import Link
 from orchestrator.mirror import Mirror, Mirrors, why_lost
 from orchestrator.tell import Silence
@@ -418,6 +418,95 @@ def test_the_end_of_a_long_log_comes_alone_and_is_not_kept(vm: Vm) -> None:
     mirror = vm.start(link, "python train.py")
     log = vm.run_folder().log
     wait_until(lambda: log.exists() and log.stat().st_size == 1_200_000, "the whole log")
+    before = vm.wire.received_bytes
 
-    assert read_end(link, mirror) == counted(100_000)[-CHUNK_BYTES:]
+    assert read_end(link, mirror, 20) == (counted(100_000)[-20 * 12 :], False)
+    assert vm.wire.received_bytes - before < CHUNK_BYTES + 10_000
+    for count in (50_000, 99_999, 100_000):
+        assert read_end(link, mirror, count) == (counted(100_000)[-count * 12 :], False)
+    assert read_end(link, mirror, 100_001) == (counted(100_000), False)
+    assert read_end(link, mirror, 0) == (b"", False)
     assert not mirror.log.exists()
+    vm.finish(link, mirror)
+
+
+def test_long_lines_are_looked_for_further_back_up_to_a_limit_that_is_told(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "true")
+    vm.finish(link, mirror)
+    line = b"x" * 999_999 + b"\n"
+    vm.run_folder().log.write_bytes(line * 12)
+
+    assert read_end(link, mirror, 5) == (line * 5, False)
+    end, is_cut = read_end(link, mirror, 9)
+    assert (len(end), is_cut) == (END_LIMIT_BYTES, True)
+    assert (line * 12).endswith(end)
+
+
+@pytest.mark.parametrize("tail", [0, 3, 10**6])
+def test_who_wants_only_the_tail_is_told_the_rest_from_there_on(vm: Vm, tail: int) -> None:
+    lines = 60_000
+    vm.write("train.py", COUNTS.format(lines=lines) + f"wait({str(vm.folder / 'go')!r})\n")
+    text = (vm.root / "train.py").read_text()
+    wait = "import os\ndef wait(go):\n    sys.stdout.flush()\n    while not os.path.exists(go): "
+    wait += "time.sleep(0.01)\n    print('the end')\n"
+    vm.write("train.py", wait + text)
+    link = vm.connect()
+    mirror = vm.start(link, "python train.py")
+    log = vm.run_folder().log
+    wait_until(lambda: log.exists() and log.stat().st_size == lines * 12, "the wait")
+
+    class Going(Told):
+        def doing(self, text: str, done: int = 0, total: int = 0) -> None:
+            if mirror.offsets().log == lines * 12:
+                (vm.folder / "go").touch()
+
+    told = Going()
+    follower = Follower(link_lost, [mirror], told, ignore)
+    follower.replay(tail)
+    follower.follow(link)
+
+    shown = counted(lines)[-tail * 12 :] if tail else b""
+    assert told.logs["job"] == shown + b"the end\n"
+    assert mirror.log.read_bytes() == counted(lines) + b"the end\n"
+
+
+def test_a_tail_is_told_before_the_end_of_a_run_that_is_over(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "seq 10")
+    vm.finish(link, mirror)
+    told = Told()
+    before: list[bytes] = []
+    follower = Follower(link_lost, [mirror], told, lambda *_: before.append(told.logs["job"]))
+    follower.replay(2)
+    follower.follow(link)
+
+    assert before == [b"9\n10\n"]
+
+
+def test_what_another_command_brought_home_is_not_waited_for(vm: Vm) -> None:
+    link = vm.connect()
+    mirror, other = vm.start(link, "sleep 30", "one"), vm.start(link, "sleep 30", "two")
+    told = Told()
+    link.close()
+    home = {"one"}
+
+    def connect() -> Link:
+        home.add("two")  # while nobody answers
+        raise ConnectError("not there")
+
+    follower = Follower(
+        connect,
+        [mirror, other],
+        told,
+        ignore,
+        sleep=lambda _: None,
+        is_home=lambda mirror: mirror.run_id in home,
+    )
+    follower.follow(link)
+
+    assert [step.partition(" ")[0] for step in told.steps] == ["one", "two"]
+    link = vm.connect()
+    for run in (mirror, other):
+        link.call(Cancel(run.run_id), Done)
+    vm.finish(link, mirror, other)

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import py_compile
+import shlex
 import signal
 import socket
 import subprocess
@@ -401,7 +403,39 @@ def test_without_tensorflow_grading_says_what_to_install(
     with pytest.raises(UsageError) as caught:
         grade(candidates(tmp_path, "m.h5"))
 
-    assert caught.value.fix == "pip install 'trainshed[grade]'"
+    assert caught.value.fix == f"{shlex.quote(sys.executable)} -m pip install 'tensorflow>=2.16'"
+
+
+def test_grading_tells_which_python_files_of_the_graders_folder_it_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "a 'b"
+    (folder / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    for name in ("imported", "script", "executed"):
+        (folder / f"{name}.py").write_text("X = 1")
+    (folder / "below" / "compiled.py").write_text("X = 1")
+    (tmp_path / "outside.py").write_text("X = 1")
+    py_compile.compile(str(folder / "below" / "compiled.py"))
+    (folder / "grader.py").write_text(
+        "import sys, runpy, pathlib\nHERE = pathlib.Path(__file__).parent\n"
+        "sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE / 'below')]\n"
+        "import imported, compiled, outside\nruns = runpy.run_path(HERE / 'executed.py')\n"
+        "import os; os.stat(HERE / 'script.py'); open(os.dup(1), 'w').close()\n"
+    )
+    code = (
+        "import importlib.util, pathlib, sys\nfrom orchestrator.grading import _watch_sources\n"
+        "path = pathlib.Path(sys.argv[1], 'grader.py')\nopened = _watch_sources(path.parent)\n"
+        "spec = importlib.util.spec_from_file_location('grader', path)\n"
+        "spec.loader.exec_module(importlib.util.module_from_spec(spec))\nprint(sorted(opened))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "link")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = ("below/compiled.py", "executed.py", "grader.py", "imported.py")
+    assert done.stdout == f"{[str(folder.resolve() / name) for name in names]}\n"
 
 
 def test_a_file_that_is_no_model_is_invalid_without_starting_tensorflow(tmp_path: Path) -> None:

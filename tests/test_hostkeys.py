@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import errno
+import shlex
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from orchestrator import hostkeys
 from orchestrator.errors import ConnectError, HostKeyChanged, HostKeyUnknown
-from orchestrator.hostkeys import HostKey, admit, known_keys, parse, remember
+from orchestrator.hostkeys import HostKey, admit, known_keys, parse, remember, replace
 
 BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
 KEY = HostKey("ssh-ed25519", base64.b64decode(BLOB))
@@ -95,7 +98,112 @@ def test_any_line_with_the_same_key_is_enough(tmp_path: Path) -> None:
 
 def test_a_host_known_by_another_type_of_key_has_changed(tmp_path: Path) -> None:
     with pytest.raises(HostKeyChanged, match="known is ssh-rsa"):
-        admitted(KEY, "vm ssh-rsa AAAA\n", tmp_path, accept=KEY.fingerprint)
+        admitted(KEY, "vm ssh-rsa AAAA\n", tmp_path)
+
+
+LINES = (
+    f"other ssh-ed25519 {BLOB}\n"
+    "vm ssh-rsa AAAA a comment\n"
+    "# vm, a comment\n"
+    f"@revoked vm ssh-ed25519 {base64.b64encode(OTHER.blob).decode()}\n"
+    "*.vm ssh-rsa AAAA\n"
+    "v? ssh-rsa AAAB"
+)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [None, "", "SHA256:", OTHER.fingerprint, KEY.fingerprint.lower(), KEY.fingerprint[:-1]],
+)
+def test_a_changed_key_is_refused_unless_exactly_its_fingerprint_is_accepted(
+    tmp_path: Path, accept: str | None
+) -> None:
+    with pytest.raises(HostKeyChanged) as caught:
+        admitted(KEY, LINES, tmp_path, accept=accept)
+
+    own = tmp_path / "known_hosts"
+    assert own.read_text() == LINES
+    assert KEY.fingerprint in str(caught.value)
+    assert f"--accept-host-key {KEY.fingerprint}" in caught.value.fix
+    assert f"ssh-keygen -f {own} -R vm" in caught.value.fix
+
+
+def test_the_old_fingerprint_accepts_nothing_new(tmp_path: Path) -> None:
+    old = base64.b64encode(OTHER.blob).decode()
+    with pytest.raises(HostKeyChanged, match="accepted is SHA256"):
+        admitted(KEY, f"vm ssh-ed25519 {old}\n", tmp_path, accept=OTHER.fingerprint)
+
+
+def test_a_changed_key_that_is_accepted_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    own = tmp_path / "known_hosts"
+    for _ in range(2):
+        admitted(KEY, LINES, tmp_path, accept=KEY.fingerprint)
+        kept = LINES.splitlines(keepends=True)
+        assert own.read_text() == "".join((kept[0], *kept[2:5])) + f"vm ssh-ed25519 {BLOB}\n"
+    assert [entry.key for entry in known_keys("vm", [own]) if not entry.marker] == [KEY]
+    assert own.stat().st_mode & 0o777 == 0o600
+
+    with pytest.raises(HostKeyChanged):
+        admitted(HostKey("ssh-rsa", b"\0\0\0"), own.read_text(), tmp_path)
+
+
+def test_a_hashed_line_is_replaced_too(tmp_path: Path) -> None:
+    own = tmp_path / "known_hosts"
+    remember(own, "a b", OTHER)
+    remember(own, "a c", OTHER)
+    replace(own, "a b", KEY)
+
+    assert [entry.key for entry in known_keys("a b", [own])] == [KEY]
+    assert [entry.key for entry in known_keys("a c", [own])] == [OTHER]
+
+
+def test_a_known_hosts_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    target = tmp_path / "dotfiles"
+    target.write_text("vm ssh-rsa AAAA\n")
+    (tmp_path / "link").symlink_to(target)
+    replace(tmp_path / "link", "vm", KEY)
+
+    assert (tmp_path / "link").is_symlink()
+    assert target.read_text() == f"vm ssh-ed25519 {BLOB}\n"
+
+
+@pytest.mark.parametrize("ours_too", [False, True])
+def test_a_file_that_is_not_ours_is_never_changed_and_the_command_for_it_is_told(
+    tmp_path: Path, ours_too: bool
+) -> None:
+    own, theirs = tmp_path / "own", tmp_path / "it's theirs"
+    theirs.write_text(LINES)
+    own.write_text("vm ssh-rsa AAAA\n" if ours_too else "")
+    before = own.read_text()
+
+    def attempt() -> None:
+        known = known_keys("vm", [own, theirs])
+        admit("vm", "vm", KEY, known, asker=None, accept=KEY.fingerprint, own=own)
+
+    with pytest.raises(HostKeyChanged, match="it's theirs:2") as caught:
+        attempt()
+    assert (own.read_text(), theirs.read_text()) == (before, LINES)
+    removal, _, rest = caught.value.fix.partition("same: ")[2].partition(", then ")
+    assert removal == shlex.join(["ssh-keygen", "-f", str(theirs), "-R", "vm"])
+    assert rest.endswith(f"--accept-host-key {KEY.fingerprint}")
+
+    # A pattern is not what that command looks for.
+    theirs.write_text(LINES.replace("v? ", "w? "))
+    subprocess.run(removal, shell=True, check=True, capture_output=True)
+    attempt()
+    assert [entry.key for entry in known_keys("vm", [own])] == [KEY]
+
+
+def test_a_changed_key_that_cannot_be_recorded_is_not_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(hostkeys, "replace_file", full)
+    with pytest.raises(ConnectError, match="cannot be recorded"):
+        admitted(KEY, LINES, tmp_path, accept=KEY.fingerprint)
+    assert (tmp_path / "known_hosts").read_text() == LINES
 
 
 def test_a_revoked_key_is_refused_even_where_it_is_also_known(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
             *("ledgerschema", "mirror", "money", "package", "plan", "remotes", "scan", "schema"),
             *("shelf", "snapshot", "statcache"),
+            *("surroundings", "declared", "finding", "planning", "status"),
         },
     ),
     (
@@ -78,10 +79,16 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     ),
     (
         "steps",
-        {"ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"},
+        {
+            *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
+            *("examining", "settling"),
+        },
     ),
     ("the way through", {"roundtrip"}),
-    ("the user's side", {"console", "desk", "machines", "report", "table", "terminal"}),
+    (
+        "the user's side",
+        {"asking", "console", "desk", "judge", "logs", "machines", "report", "table", "terminal"},
+    ),
     ("the command line", {"cli", "demo"}),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
@@ -178,13 +185,14 @@ _SHOWING = {
     *("printable", "report", "schema", "size", "spec", "table", "tell", "verdict"),
 }
 _RECORDED = _SHOWING | {"ledger", "ledgerschema", "money"}
+_RUNS = _RECORDED | {"declared", "desk", "finding", "logs", "shelf", "status"}
 QUICK = {
     ("--help",): {"errors", "printable"},
     ("--version",): {"errors", "printable"},
     ("run", "--help"): {"errors", "printable"},
-    ("status",): _RECORDED | {"desk", "shelf"},
-    ("status", "--all", "--local"): _RECORDED | {"desk", "shelf"},
-    ("logs", "a-1"): _RECORDED | {"desk", "shelf"},
+    ("status",): _RUNS,
+    ("status", "--all", "--local"): _RUNS,
+    ("logs", "a-1"): _RUNS,
     ("cost",): _RECORDED | {"bill"},
     ("remote", "list"): _SHOWING,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from orchestrator.config import load_workspace
 from orchestrator.errors import UsageError
 from orchestrator.ignore import Ignore
-from orchestrator.init import CATEGORIES, launch_json, make_workspace, tasks_json
+from orchestrator.init import CATEGORIES, Made, launch_json, make_workspace, tasks_json
 from orchestrator.tell import Silence
 from tests.laptop import make_laptop
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def make(folder: Path, *, solutions: bool = False) -> tuple[str, ...]:
+def make(folder: Path, *, solutions: bool = False) -> Made:
     return make_workspace(folder, solutions=solutions, tell=Silence())
 
 
@@ -44,7 +45,7 @@ def script(folder: Path, name: str = "category1") -> Path:
 
 
 def test_the_workspace_is_one_that_the_config_understands(folder: Path) -> None:
-    assert make(folder) == ()
+    assert make(folder).unsolved == ()
     workspace = load_workspace(folder / "category2")
 
     assert workspace.root == folder
@@ -63,7 +64,7 @@ def test_the_solution_is_only_there_when_it_is_asked_for(folder: Path) -> None:
     solution = (PACK / "category1" / "solution.py").read_bytes()
 
     assert solution not in everything(folder).values()
-    assert make(folder, solutions=True) == ()
+    assert make(folder, solutions=True).unsolved == ()
     assert script(folder).read_bytes() == solution
 
 
@@ -92,10 +93,10 @@ def test_a_script_of_the_users_own_is_never_overwritten_by_a_solution(folder: Pa
     make(folder)
     script(folder, "category2").write_text("# two hours of work\n")
 
-    assert make(folder, solutions=True) == ("category2/category2.py",)
+    assert make(folder, solutions=True).unsolved == ("category2/category2.py",)
     assert script(folder, "category2").read_text() == "# two hours of work\n"
-    assert make(folder, solutions=True) == ("category2/category2.py",)
-    assert make(folder) == ()
+    assert make(folder, solutions=True).unsolved == ("category2/category2.py",)
+    assert make(folder).unsolved == ()
 
 
 def test_held_out_data_and_graders_stay_out_of_every_snapshot(folder: Path) -> None:
@@ -154,7 +155,7 @@ def test_data_that_cannot_be_prepared_names_the_category_and_what_python_said(
     with pytest.raises(UsageError, match="the data of category4") as raised:
         make(folder)
     assert raised.value.cause == "ImportError: no skimage"
-    assert "trainshed[practice]" in raised.value.fix
+    assert "pip install '.[practice]'" in raised.value.fix
     assert (folder / "train.yaml").exists()
 
 
@@ -165,5 +166,50 @@ def test_the_command_says_what_to_do_next_and_what_it_left_alone(folder: Path) -
     second = laptop.ok("init", str(folder), "--solutions")
 
     assert "train remote add NAME" in first.stdout
-    assert "left as it was" not in first.stderr
-    assert "! category1/category1.py is your own and was left as it is" in second.stderr
+    assert first.stderr == ""
+    assert f"  cd {shlex.quote(str(folder))}\n" in first.stdout
+    assert f"• {folder} is a workspace already; kept as they were: 20 files\n" in second.stderr
+    assert "• added: nothing, it is complete\n" in second.stderr
+    assert (
+        "! category1/category1.py is your own and was left as it is, without the solution\n"
+        in second.stderr
+    )
+
+
+def test_what_was_there_what_came_and_what_is_the_users_own_is_told(folder: Path) -> None:
+    first = make(folder)
+    assert (len(first.added), first.kept, first.own, first.outer) == (24, (), (), None)
+
+    (folder / "train.yaml").write_text("jobs: {}\n")
+    script(folder).write_text("# mine")
+    (folder / "category3" / "grader.py").unlink()
+    again = make(folder)
+    assert again.added == ("category3/grader.py",)
+    assert set(again.kept) == set(first.added) - {"category3/grader.py"}
+    assert again.own == ("category1/category1.py", "train.yaml")
+
+    (folder / "category3" / "grader.py").unlink()
+    done = make_laptop(folder.parent, server=None).ok("init", str(folder))
+    assert "• added: category3/grader.py\n" in done.stderr
+    assert "! train.yaml is your own and was left as it is\n" in done.stderr
+    assert (folder / "train.yaml").read_text() == "jobs: {}\n"
+
+
+def test_a_solution_that_was_asked_for_earlier_is_not_the_users_own(folder: Path) -> None:
+    make(folder, solutions=True)
+
+    assert make(folder).own == ()
+
+
+def test_a_workspace_in_another_one_is_told_whose_commands_will_see_it(folder: Path) -> None:
+    laptop = make_laptop(folder.parent, server=None, workspace="outer")
+    inner = folder.rename(laptop.root / "in a folder")
+    done = laptop.ok("init", str(inner))
+
+    assert (
+        f"! {inner} lies inside the workspace {laptop.root}: there and below, commands see "
+        f"{inner / 'train.yaml'}, not {laptop.root / 'train.yaml'}\n"
+    ) in done.stderr
+    assert make(inner).outer == laptop.root / "train.yaml"
+    assert load_workspace(inner / "category1").root == inner
+    assert (laptop.root / "train.yaml").read_text() == "jobs:\n"

@@ -266,3 +266,18 @@ print(json.dumps([read_gpus(), read_gpu_processes()]))
 
     assert (done.stdout, done.stderr) == ("[[], []]\n", "")
     assert json.loads((run_folder / "usage.jsonl").read_text())["gpus"] == []
+
+
+@pytest.mark.parametrize(("theirs", "level"), [(None, "1"), ("0", "0"), ("3", "3"), ("", "")])
+def test_tensorflow_says_what_went_wrong_and_no_more_unless_the_machine_has_it_otherwise(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, level: str
+) -> None:
+    name = "TF_CPP_MIN_LOG_LEVEL"
+    monkeypatch.delenv(name, raising=False)
+    if theirs is not None:
+        monkeypatch.setenv(name, theirs)
+
+    told = start(run_folder, f"python -c 'import os; print(os.environ[\"{name}\"])'")
+    own = start(run_folder, f"{name}=2 python -c 'import os; print(os.environ[\"{name}\"])'")
+
+    assert (told.stdout, own.stdout) == (f"{level}\n", "2\n")

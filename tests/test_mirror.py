@@ -106,6 +106,8 @@ def test_of_runs_of_one_second_the_files_tell_which_came_last(mirrors: Mirrors) 
         os.utime(run.folder / "request.json", (number, number))
 
     assert mirrors.latest(2) == tuple(runs[1:])
+    later = made(mirrors, "a", 1, "0000")
+    assert list(mirrors.begun("a")) == [later, *reversed(runs)]
 
 
 def test_runs_are_found_by_the_beginning_of_their_ids_the_last_first(mirrors: Mirrors) -> None:

@@ -139,7 +139,7 @@ def test_without_the_packages_prepare_names_the_extra_in_one_line(
     )
 
     assert run.returncode == 1
-    assert "pip install 'trainshed[practice]'" in run.stderr
+    assert "pip install '.[practice]'" in run.stderr
     assert run.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["prepare.py"]
 

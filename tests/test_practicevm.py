@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import LoginRefused
+from orchestrator.practicevm import _last_port
 from orchestrator.ssh import Destination, connect
-from tests.servers import SshServer, embedded, make_key
+from tests.servers import SshServer, embedded, free_port, make_key
 
 START = [sys.executable, "-m", "orchestrator.practicevm"]
 
@@ -116,6 +118,51 @@ def test_a_port_that_is_taken_ends_it_with_the_reason(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_it_has_the_port_and_the_key_of_the_last_time_again(tmp_path: Path) -> None:
+    facts, said = _start_and_stop(tmp_path)
+    assert said.startswith("it listens; in another terminal:\n  train remote add practice ")
+
+    again, said = _start_and_stop(tmp_path)
+    assert {**again, "pid": 0} == {**facts, "pid": 0}
+    assert said.startswith(f"it listens at port {facts['port']} as before")
+    assert "train remote add practice " in said
+
+
+def test_where_its_port_is_taken_it_takes_another_says_so_and_keeps_that(tmp_path: Path) -> None:
+    port = int(str(_start_and_stop(tmp_path)[0]["port"]))
+    with socket.create_server(("127.0.0.1", port)):
+        other, said = _start_and_stop(tmp_path)
+    assert other["port"] != port
+    assert said.startswith(f"it listens at port {other['port']} now, not at {port} as before")
+    assert f"\n  train remote set practice --port {other['port']} --accept-host-key SHA256:" in said
+
+    assert _start_and_stop(tmp_path)[0]["port"] == other["port"]
+
+
+def test_a_port_that_is_asked_for_is_taken_before_the_one_of_last_time(tmp_path: Path) -> None:
+    _start_and_stop(tmp_path)
+    asked = free_port()
+
+    assert _start_and_stop(tmp_path, "--port", str(asked))[0]["port"] == asked
+    assert _start_and_stop(tmp_path)[0]["port"] == asked
+
+
+@pytest.mark.parametrize("kept", [b"", b"no number", b"\xff", b"0", b"-1", b"99999"])
+def test_a_kept_port_that_makes_no_sense_is_forgotten(tmp_path: Path, kept: bytes) -> None:
+    (tmp_path / ".practice").mkdir()
+    (tmp_path / ".practice" / "port").write_bytes(kept)
+
+    assert _last_port(tmp_path / ".practice" / "port") == 0
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_what_is_no_port_is_refused_in_words(tmp_path: Path, port: str) -> None:
+    done = subprocess.run([*START, tmp_path, "--port", port], capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"--port takes a port from 1 to 65535, not {port}\n")
+
+
 def test_stopping_it_ends_its_commands(tmp_path: Path) -> None:
     with embedded(tmp_path / "vm") as server:
         known = server.trusted(tmp_path)
@@ -141,6 +188,17 @@ def test_no_other_key_and_no_other_user_is_let_in(
         where = Destination("vm", embedded_server.host, user, embedded_server.port, str(key))
         with pytest.raises(LoginRefused):
             connect(where, asker=None, known_hosts=known)
+
+
+def _start_and_stop(home: Path, *more: str) -> tuple[dict[str, object], str]:
+    """Its ready.json and what it said."""
+    process = subprocess.Popen([*START, home, *more], stderr=subprocess.PIPE)
+    try:
+        facts = _ready(home, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=10)
+    return facts, said.decode()
 
 
 def _ready(home: Path, process: subprocess.Popen[bytes]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.declared import accept
 from orchestrator.errors import (
     AgentBroken,
     ConnectionLost,
@@ -20,7 +21,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.link import Link
-from orchestrator.pull import accept, first_fetch, pull
+from orchestrator.pull import first_fetch, pull
 from orchestrator.shelf import Shelf
 from orchestrator.tell import Silence, Teller
 from remote.protocol import CHUNK_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,9 +17,10 @@ from rich.console import Console as Rich
 from orchestrator.bill import bill_csv
 from orchestrator.console import Console
 from orchestrator.cost import Cost, CostRow, Total
-from orchestrator.desk import StatusRow
 from orchestrator.doctor import Check, Mark
+from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
 from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.money import priced_runs
 from orchestrator.report import (
     checks_table,
     cost_json,
@@ -34,13 +36,16 @@ from orchestrator.report import (
     ready_table,
     remote_json,
     remotes_table,
+    result_blocks,
     run_json,
     runs_table,
     standing_json,
     verdict_json,
 )
+from orchestrator.settling import Result
 from orchestrator.spec import EnvSpec, Price, Remote
 from orchestrator.standing import Standing
+from orchestrator.status import StatusRow
 from orchestrator.table import Table
 from orchestrator.terminal import Terminal
 from orchestrator.verdict import Outcome, Verdict
@@ -130,6 +135,36 @@ def test_an_unknown_price_is_never_zero() -> None:
     assert "unknown" in shown(cost_table("session", [row]))
     assert cost_row_json(row)["cost"] == {}
     assert cost_row_json(row)["unknown_runs"] == 2
+
+
+def totals(table: Table) -> list[list[str]]:
+    """The cells of the last rows, from the one named `total` on."""
+    rows = [[cell.text for cell in row] for row in table.rows]
+    names = [row[0] for row in rows]
+    return rows[names.index("total") :] if "total" in names else []
+
+
+def test_costs_have_a_total_for_each_currency_and_never_one_for_two() -> None:
+    dollars = CostRow("a", 2, 60_000_000, Total((("USD", Decimal("0.40")),), 0))
+    both = Total((("EUR", Decimal("1.10")), ("USD", Decimal("0.25"))), 1, estimated=True)
+    euros = CostRow("b", 3, 3_600_000_000, both)
+
+    assert totals(cost_table("category", [dollars])) == []
+    assert totals(cost_table("category", [dollars, dollars])) == [["total", "4", "2 min", "$0.80"]]
+    assert totals(cost_table("category", [dollars, euros])) == [
+        ["total", "5", "1 h 01 min", "at least 1.10 EUR (estimated, 1 run at an unknown price)"],
+        ["", "", "", "$0.65"],
+    ]
+    unknown = CostRow("c", 1, 0, Total((), 1))
+    assert totals(cost_table("category", [unknown, unknown])) == [["total", "2", "0 s", "unknown"]]
+
+
+def test_a_total_is_the_rounded_sum_and_all_amounts_have_the_decimals_of_the_smallest() -> None:
+    parts = ("0.00604", "0.01204", "0.00204")
+    rows = [CostRow(part, 1, 0, Total((("USD", Decimal(part)),), 0)) for part in parts]
+    shown_costs = [row[3].text for row in cost_table("run", rows).rows]
+
+    assert shown_costs == ["$0.0060", "$0.0120", "$0.0020", "$0.0201"]
 
 
 def test_csv_has_a_line_for_each_currency_and_quotes_what_it_must() -> None:
@@ -265,3 +300,49 @@ def test_times_are_told_by_how_long_ago(tmp_path: Path) -> None:
     (made.folder / "seen.json").write_text(text.replace(seen.at, at))
 
     assert "2 h 05 min ago" in shown(runs_table([StatusRow(made, "vm", None)]))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Two runs of category a, a minute each: a-1 made the graded model, a-2 another."""
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        for run_id, sha256 in (("a-1", "ab" * 32), ("a-2", "ef" * 32)):
+            price = (Decimal(60), "USD", "config")
+            ledger.add(
+                RunFact(run_id, "/exam", "a", "vm", "0" * 64, "true", NOW, *price),
+                RunEvent(run_id, "running", NOW, Reporter.VM),
+                RunEvent(run_id, "succeeded", NOW + timedelta(minutes=1), Reporter.VM),
+                ArtifactFact(run_id, "a/mymodel.h5", 9, sha256, NOW),
+            )
+        yield ledger
+
+
+def blocks(result: Result, ledger: Ledger) -> list[str]:
+    return [one if isinstance(one, str) else shown(one) for one in result_blocks(result, ledger)]
+
+
+def test_without_a_run_of_this_command_the_run_that_made_the_model_is_counted(
+    ledger: Ledger,
+) -> None:
+    # They ran side by side, so each has half of a dollar.
+    (table,) = blocks(Result((), standings=(standing(GOOD),)), ledger)
+    assert table.splitlines()[-1].split()[-5:] == ["1", "min", "$0.50", "mymodel.h5", "ab" * 6]
+
+    by_hand = replace(standing(GOOD), run_id=None)
+    (table,) = blocks(Result((), standings=(by_hand,)), ledger)
+    assert "cost" not in table
+
+
+def test_a_model_that_could_not_be_compared_is_told_with_the_way_to_have_it(
+    ledger: Ledger,
+) -> None:
+    runs = priced_runs(ledger, {"a-1", "a-2"})
+    here = replace(standing(GOOD), can_grade=False)
+    told = [text for text in blocks(Result((), runs, standings=(here,)), ledger) if "a-2" in text]
+
+    assert told == [
+        "a-2 made another model, not graded: TensorFlow is not installed here; the one in the "
+        "folder stays. To have this one there: train pull a --latest"
+    ]
+    for other in (standing(GOOD), replace(here, sha256="ef" * 32, verdict=None)):
+        assert "a-2" not in "".join(blocks(Result((), runs, standings=(other,)), ledger))

@@ -7,7 +7,9 @@ import json
 import math
 import os
 import secrets
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -21,6 +23,7 @@ from orchestrator.grade import Grading, framework
 from orchestrator.ledger import ArtifactFact, Ledger, RunFact, VerdictFact
 from orchestrator.spec import Job, Workspace
 from orchestrator.standing import Exam
+from orchestrator.surroundings import Surroundings
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
 
@@ -213,10 +216,81 @@ def test_any_graded_model_replaces_an_invalid_one(setting: Setting) -> None:
 
 
 def test_grades_of_another_workspace_do_not_count(setting: Setting) -> None:
+    mine = setting.graded("mine", 3)
     setting.graded("theirs", 5, workspace="/another")
 
+    assert setting.exam.promote(JOB) == mine
     assert setting.exam.promote(JOB) is None
-    assert not setting.model.exists()
+    assert setting.model.read_text() == "mine"
+
+
+@pytest.fixture
+def no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_where_nothing_can_be_graded_the_last_model_is_placed_and_said_to_have_no_grade(
+    setting: Setting,
+) -> None:
+    setting.pulled("first")
+    setting.model.write_text("mine")
+    last = setting.pulled("last")
+
+    assert setting.exam.ungraded(JOB) == []
+    assert setting.exam.promote(JOB) == last
+    assert setting.model.read_text() == "last"
+    assert setting.exam.shelf.find(hashlib.sha256(b"mine").hexdigest()) is not None
+    assert setting.exam.promote(JOB) is None
+    standing = setting.exam.standing(JOB)
+    assert standing.gap == "not graded: TensorFlow is not installed here"
+    assert standing.fix == f"{shlex.quote(sys.executable)} -m pip install 'tensorflow>=2.16'"
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_what_cannot_be_compared_takes_no_graded_models_place(setting: Setting) -> None:
+    poor = setting.graded("poor", 0)
+    setting.pulled("new")
+
+    assert setting.exam.promote(JOB) == poor
+    setting.pulled("newer")
+    assert setting.exam.promote(JOB) is None
+    assert setting.model.read_text() == "poor"
+    assert setting.exam.standing(JOB).gap == ""
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_a_model_known_to_be_worth_nothing_is_not_placed_as_the_last(setting: Setting) -> None:
+    fair = setting.pulled("fair")
+    setting.graded("junk", None, outcome=Outcome.INVALID)
+
+    assert setting.exam.promote(JOB) == fair
+
+
+def test_a_broken_grader_keeps_no_model_from_its_folder(setting: Setting) -> None:
+    model = setting.graded("one", None, outcome=Outcome.BROKEN)
+
+    assert setting.exam.promote(JOB) == model
+    assert setting.exam.standing(JOB).gap == "it does not load"
+
+
+def test_what_closes_a_gap_is_said_with_it(setting: Setting) -> None:
+    never = setting.exam.standing(JOB)
+    assert (never.gap, never.fix) == (
+        "no model in the folder, it was never run",
+        "train a --remote NAME",
+    )
+    setting.graded("junk", None, outcome=Outcome.INVALID)
+    failed = setting.exam.standing(JOB)
+    assert (failed.gap, failed.fix) == ("no model in the folder", "train a --remote NAME")
+    setting.graded("good", 4)
+    away = setting.exam.standing(JOB)
+    assert (away.gap, away.fix) == ("no model in the folder", "train pull a")
+    setting.model.write_text("mine")
+    mine = setting.exam.standing(JOB)
+    assert (mine.gap, mine.fix) == ("not graded", "train grade a")
+    setting.exam.promote(JOB)
+    assert (setting.exam.standing(JOB).gap, setting.exam.standing(JOB).fix) == ("", "")
 
 
 def test_the_latest_is_placed_better_or_not_and_recorded_as_such(setting: Setting) -> None:
@@ -358,6 +432,20 @@ def test_a_second_grade_of_the_same_model_comes_from_the_ledger(
     assert len(setting.ledger.verdicts(str(setting.root), "a")) == 1
 
 
+def test_a_script_edited_since_it_was_graded_does_not_make_it_graded_anew(
+    setting: Setting, gradings: Gradings
+) -> None:
+    script = setting.model.parent / "a.py"
+    script.write_text("EPOCHS = 1")
+    wanted = [(JOB, write_model(setting))]
+    (first,) = setting.exam.grade(wanted, Silence())
+    script.write_text("EPOCHS = 20")
+    (setting.model.parent / "new.py").touch()
+
+    assert setting.exam.grade(wanted, Silence()) == [first]
+    assert gradings.started == 1
+
+
 def test_asked_to_grade_again_it_does(setting: Setting, gradings: Gradings) -> None:
     wanted = [(JOB, write_model(setting))]
     setting.exam.grade(wanted, Silence())
@@ -379,6 +467,12 @@ CHANGES: dict[str, Callable[[Setting, pytest.MonkeyPatch], object]] = {
     "data": lambda setting, _: (setting.model.parent / "heldout.npz").write_bytes(b"other"),
     "data of the same size and time": _forge,
     "data below": lambda setting, _: (setting.model.parent / "more" / "\udcff 'x").write_text("x"),
+    "Python that the grader opened": lambda setting, _: (
+        setting.model.parent / "opened.py"
+    ).write_text("NEW = 1"),
+    "Python from elsewhere": lambda setting, _: (
+        setting.model.parent.parent / "far" / "far.py"
+    ).write_text("NEW = 1"),
     "data behind a link": lambda setting, _: (setting.model.parent.parent / "far" / "x").touch(),
     "data removed": lambda setting, _: (setting.model.parent / "heldout.npz").unlink(),
     "versions": lambda _, monkeypatch: monkeypatch.setattr(
@@ -399,6 +493,8 @@ def test_a_grade_is_given_anew_when_anything_it_was_made_of_has_changed(
     (setting.model.parent.parent / "far").mkdir()
     (setting.model.parent / "link").symlink_to("../far")
     (setting.model.parent / "more" / "back").symlink_to("..")
+    (setting.model.parent / "opened.py").touch()
+    gradings.answer["sources"] = [os.path.realpath(setting.model.parent / "opened.py")]
     setting.exam.grade([(JOB, write_model(setting))], Silence())
     CHANGES[changed](setting, monkeypatch)
     sha256 = setting.exam.adopt(JOB)
@@ -436,7 +532,9 @@ def test_a_grade_of_which_the_surroundings_are_not_known_is_given_anew(
 ) -> None:
     wanted = [(JOB, write_model(setting))]
     with monkeypatch.context() as earlier_release:
-        earlier_release.setattr(Exam, "_beside", lambda *_: "")
+        marks = Surroundings.marks
+        old = {"beside": "0" * 64, "sources": "[]"}
+        earlier_release.setattr(Surroundings, "marks", lambda *given: {**marks(*given), **old})
         setting.exam.grade(wanted, Silence())
     setting.exam.grade(wanted, Silence())
 
@@ -469,7 +567,7 @@ def test_the_ledger_answers_where_tensorflow_is_not_installed(
 
 
 def test_an_empty_folder_is_told_apart_from_an_ungraded_model(setting: Setting) -> None:
-    assert setting.exam.standing(JOB).gap == "no model in the folder"
+    assert setting.exam.standing(JOB).gap == "no model in the folder, it was never run"
     assert setting.exam.adopt(JOB) is None
     setting.model.write_text("mine")
     assert setting.exam.standing(JOB).gap == "not graded"

@@ -1,0 +1,83 @@
+"""Asks the remotes about runs: each remote once, whatever the others say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestrator.config import find_remote, known_remotes
+from orchestrator.errors import TrainshedError, UsageError
+from orchestrator.follow import first_look, look_at_all
+from orchestrator.ledger import Ledger
+from orchestrator.mirror import Mirror
+from orchestrator.spec import Remote, Workspace
+
+if TYPE_CHECKING:
+    from orchestrator.roundtrip import Connect
+
+Troubles = dict[str, TrainshedError]
+"""Why a remote could not be asked, by its name or by run id."""
+
+Take = Callable[[Remote, Sequence[Mirror]], None]
+
+
+class Asking:
+    """The remotes of some runs.
+
+    Args:
+        mirrors: those to ask about.
+    """
+
+    def __init__(self, workspace: Workspace, ledger: Ledger, mirrors: Sequence[Mirror]) -> None:
+        self._by_remote: dict[str, list[Mirror]] = {}
+        for mirror in mirrors:
+            self._by_remote.setdefault(ledger.remote_of(mirror.run_id), []).append(mirror)
+        self._troubles: Troubles = {}
+        self._remotes: dict[str, Remote] = {}
+        known = {remote.name: remote for remote in known_remotes(workspace)}
+        for name, mine in self._by_remote.items():
+            try:
+                self._remotes[name] = known.get(name) or remote_of(workspace, ledger, mine[0])
+            except UsageError as error:
+                self._troubles[name] = error
+
+    def look(self, connect: Connect) -> Troubles:
+        """Learn where the runs stand, from all remotes at once; by run id, why not."""
+        ways = {
+            name: partial(connect, remote, [first_look(self._by_remote[name])])
+            for name, remote in self._remotes.items()
+        }
+        return self._by_run(look_at_all(ways, self._by_remote))
+
+    def take_home(self, take: Take) -> Troubles:
+        """Have what ended brought home, from one remote after the other, as each may take all of
+        the line; by run id, why not.
+        """
+        troubles: Troubles = {}
+        for name, remote in self._remotes.items():
+            try:
+                take(remote, self._by_remote[name])
+            except TrainshedError as error:
+                troubles[name] = error
+        return self._by_run(troubles)
+
+    def _by_run(self, troubles: Mapping[str, TrainshedError]) -> Troubles:
+        told = {**self._troubles, **troubles}
+        return {mirror.run_id: e for name, e in told.items() for mirror in self._by_remote[name]}
+
+
+def remote_of(workspace: Workspace, ledger: Ledger, mirror: Mirror) -> Remote:
+    """The remote a run was sent to.
+
+    Raises:
+        UsageError: nobody knows, or it was removed.
+    """
+    name = ledger.remote_of(mirror.run_id)
+    if not name:
+        raise UsageError(
+            f"the ledger does not know where {mirror.run_id} was sent",
+            cause=f"{ledger.path} has no record of it",
+            fix="look with the TRAINSHED_HOME that it was started with",
+        )
+    return find_remote(workspace, name)

@@ -1,0 +1,90 @@
+"""Which runs a command is about: those of a command that was cut off, else new ones, recorded
+before anything is sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from orchestrator.filelock import alone
+from orchestrator.ledger import Ledger, RunFact
+from orchestrator.mirror import LOST, Mirror, Mirrors, readable
+from orchestrator.plan import Order, make_request, make_run_id, same_work
+from orchestrator.snapshot import Snapshot
+from orchestrator.spec import Job, Remote
+from orchestrator.tell import Teller
+from remote.runfolder import RunRequest
+
+
+class Planning:
+    """Attributes:
+    unsent: ids of runs of which no VM can have heard when they were planned.
+    """
+
+    def __init__(self, mirrors: Mirrors, ledger: Ledger, tell: Teller) -> None:
+        self._mirrors = mirrors
+        self._ledger = ledger
+        self._tell = tell
+        self._resumed: set[str] = set()
+        self.unsent: set[str] = set()
+
+    def plan_runs(self, order: Order, snapshot: Snapshot) -> tuple[Mirror, ...]:
+        """A run for each job: the one of a command that was interrupted before it gave its result,
+        if it asked for the same work; else a new one.
+        """
+        # Two commands at once would each make one.
+        with alone(order.workspace.state / "planning"):
+            known = readable(self._mirrors.unsettled(), self._tell)
+            return tuple(self._plan_run(job, order, snapshot, known) for job in order.jobs)
+
+    def _plan_run(
+        self, job: Job, order: Order, snapshot: Snapshot, known: Iterable[Mirror]
+    ) -> Mirror:
+        request = make_request(job, order.remote, snapshot, order.overrides)
+        mirror = self._unfinished(request, order.remote, known)
+        if mirror is None:
+            run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
+            mirror = self._mirrors.make(request._replace(run_id=run_id))
+            self.unsent.add(run_id)
+        elif mirror.run_id not in self._resumed:
+            self._resumed.add(mirror.run_id)
+            if mirror.unsent:
+                mirror.forget_unsent()
+                self.unsent.add(mirror.run_id)
+            self._tell.step(f"going on with {mirror.run_id}")
+        self._ledger.add(self._run_fact(mirror, order))
+        return mirror
+
+    def _unfinished(
+        self, request: RunRequest, remote: Remote, known: Iterable[Mirror]
+    ) -> Mirror | None:
+        for mirror in known:
+            if (
+                same_work(mirror.request, request)
+                and not mirror.settled
+                and mirror.verdict != LOST
+                and self._ledger.remote_of(mirror.run_id) in ("", remote.name)
+            ):
+                return mirror
+        return None
+
+    def _run_fact(self, mirror: Mirror, order: Order) -> RunFact:
+        known = self._ledger.run(mirror.run_id)
+        if known is not None:
+            return known
+        request, price = mirror.request, order.remote.price
+        return RunFact(
+            run_id=mirror.run_id,
+            workspace=str(order.workspace.root),
+            category=request.job,
+            remote=order.remote.name,
+            snapshot=request.tree,
+            command=request.command,
+            submitted_at=datetime.now(UTC),
+            price_per_hour=price.per_hour if price else None,
+            currency=price.currency if price else "",
+            price_source="config" if price else "",
+            params=tuple(sorted(request.params.items())),
+        )

@@ -1,0 +1,175 @@
+"""The last step: what came home is graded, the right model placed, and the result put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.cost import PricedRun
+from orchestrator.declared import is_home
+from orchestrator.errors import Interrupted, ModelDamaged, TrainshedError, UsageError
+from orchestrator.ledger import ArtifactFact, Ledger
+from orchestrator.mirror import Mirror
+from orchestrator.money import priced_runs
+from orchestrator.spec import Job
+from orchestrator.tell import Teller
+from orchestrator.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from orchestrator.standing import Exam, Standing
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it went, for the report.
+
+    Attributes:
+        runs: with what they cost; one that goes on costs up to now.
+        verdicts: of the models that were graded now.
+        standings: of the categories asked for, after it all.
+        trouble: the first thing that kept something from coming home: a remote that could not be
+            asked, or a file that was not what the VM had hashed.
+        made: what each run's own model is worth, by run id, whether it stands or not.
+        old: ids of the runs that were home before; a report to people leaves them out.
+    """
+
+    mirrors: tuple[Mirror, ...]
+    runs: tuple[PricedRun, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    trouble: TrainshedError | None = None
+    made: Mapping[str, Verdict] = field(default_factory=dict)
+    old: frozenset[str] = frozenset()
+
+
+class Troubles:
+    """What kept something from coming home, told as it is found.
+
+    Attributes:
+        first: the one that the command ends with.
+        run_ids: of the runs it befell.
+    """
+
+    def __init__(self, tell: Teller) -> None:
+        self._tell = tell
+        self.first: TrainshedError | None = None
+        self.run_ids: set[str] = set()
+
+    def note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
+        self._tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
+        self.first = self.first or trouble
+        self.run_ids |= {mirror.run_id for mirror in mirrors}
+
+
+def settle(
+    exam: Exam,
+    jobs: Iterable[Job],
+    mirrors: Sequence[Mirror],
+    graded: Sequence[Verdict],
+    troubles: Troubles,
+    tell: Teller,
+    *,
+    best: bool,
+) -> Result:
+    """Grade what has no verdict yet, then put the right model into each folder.
+
+    Args:
+        graded: what was graded before by this command; none of it is tried again.
+        best: whether the best model or that of the last of these runs goes into the folder.
+
+    Raises:
+        Interrupted: the user did not wait for the last grade.
+    """
+    jobs = tuple(jobs)
+    try:
+        tried = {(verdict.category, verdict.sha256) for verdict in graded}
+        wanted = [
+            (job, sha256)
+            for job in jobs
+            for sha256 in exam.ungraded(job)
+            if (job.name, sha256) not in tried
+        ]
+        verdicts = [*graded, *exam.grade(wanted, tell)]
+    except KeyboardInterrupt:
+        raise left_ungraded() from None
+    for job in jobs:
+        mine = [mirror for mirror in mirrors if mirror.request.job == job.name]
+        try:
+            _place(exam, job, mine, tell, best=best)
+        except (ModelDamaged, UsageError) as trouble:
+            troubles.note(trouble, mine)
+    for mirror in mirrors:
+        # With trouble it will not get better by itself: the same command is then a new run.
+        is_over = mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf)
+        if mirror.ended and is_over:
+            mirror.settle()
+    return Result(
+        tuple(mirrors),
+        priced_runs(exam.ledger, {mirror.run_id for mirror in mirrors}),
+        tuple(verdicts),
+        tuple(exam.standing(job) for job in jobs if job.model is not None),
+        troubles.first,
+        {
+            mirror.run_id: verdict
+            for job in jobs
+            for mirror in mirrors
+            if mirror.request.job == job.name
+            and (sha256 := model_of(exam.ledger, mirror.run_id, job)) is not None
+            and (verdict := exam.verdict_on(job, sha256)) is not None
+        },
+    )
+
+
+def model_of(ledger: Ledger, run_id: str, job: Job) -> str | None:
+    """The digest of the model that a run of this job made, once it has been pulled."""
+    facts = ledger.artifacts(run_id)
+    return next((fact.sha256 for fact in facts if fact.path == str(job.model)), None)
+
+
+def left_ungraded() -> Interrupted:
+    return Interrupted(
+        "interrupted before all was graded; what was pulled is here", fix="train pull"
+    )
+
+
+def _place(exam: Exam, job: Job, mirrors: Sequence[Mirror], tell: Teller, *, best: bool) -> None:
+    latest = None
+    for mirror in mirrors:
+        for fact in exam.ledger.artifacts(mirror.run_id):
+            if fact.path == str(job.model):
+                latest = fact.sha256
+            else:
+                _place_beside(exam, mirror, fact, tell)
+    if best and exam.grader_path(job) is not None:
+        latest = None
+    elif latest is None:
+        return
+    # The best is never worse; and reading a large model takes a while.
+    before = exam.standing(job).verdict if latest is not None else None
+    moved = exam.promote(job, latest=latest)
+    if moved is not None:
+        change = _change(job, before, exam.verdict_on(job, moved))
+        tell.step(f"{job.model} is now the model {moved[:12]}{change}")
+
+
+def _change(job: Job, before: Verdict | None, after: Verdict | None) -> str:
+    """What became of the points, where both models have some."""
+    if before is None or after is None or {before.outcome, after.outcome} != {Outcome.GRADED}:
+        return ""
+    back = f"; the better one: train pull {job.name} --best" if before.better_than(after) else ""
+    return f" ({before.points} -> {after.points} points{back})"
+
+
+def _place_beside(exam: Exam, mirror: Mirror, fact: ArtifactFact, tell: Teller) -> None:
+    """Outputs that are not the model go beside the run's log: only the model is compared, and a
+    file of the workspace is never overwritten by one from a VM.
+    """
+    target = mirror.folder / "outputs" / fact.path
+    if target.exists():
+        return
+    try:
+        exam.shelf.place(fact.sha256, target)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written", cause=str(error)) from error
+    tell.step(f"{fact.path} is in {target.parent}")
