@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.link import Call
 from orchestrator.size import format_size
-from orchestrator.snapshot import LocalTree, Snapshot, read_contents
+from orchestrator.snapshot import LocalTree, Snapshot, content_paths, read_contents
 from remote.atomic import replace_file
-from remote.protocol import Lacking, Patch, Submit
+from remote.protocol import Lacking, Offer, Patch, Submit
 from remote.runfolder import RunRequest
 from remote.tree import BadTree, Tree, decode_tree, encode_tree
 
@@ -30,10 +31,12 @@ class Ahead:
     """Attributes:
     calls: each with its body; the submission is the last.
     told: what the user may be told when the submission finds all trees; may be "".
+    is_offered: whether the code tree is offered before that.
     """
 
-    calls: tuple[tuple[object, bytes], ...] = ()
+    calls: tuple[Call, ...] = ()
     told: str = ""
+    is_offered: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,28 @@ class LastSent:
     def keep(self, tree: LocalTree) -> None:
         """Remember, if it is news; without a place to write to, all is asked for the next time."""
         if self.differs_from(tree.digest):
-            packed = zlib.compress(encode_tree(tree.tree), 1)
+            packed = zlib.compress(tree.manifest, 1)
             with suppress(OSError):
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(self.file, tree.digest.encode("ascii") + packed)
 
 
 def look_ahead(snapshot: Snapshot, requests: tuple[RunRequest, ...], last: LastSent) -> Ahead:
-    """The submission, and before it what its code tree needs beyond the last one.
+    """The submission, and before it what its code tree needs beyond the last one: the difference
+    if that is small, else the question what is lacking.
 
     Raises:
         UsageError: a file was changed since the snapshot was taken.
     """
     submission = (Submit(requests), b"")
     code = snapshot.code
-    before = last.recall() if last.differs_from(code.digest) else None
+    files = sum(len(tree.tree) for tree in snapshot.trees)
+    alone = Ahead((submission,), f"nothing to send, all {files} files are there")
+    if not last.differs_from(code.digest):
+        return alone
+    before = last.recall()
     if before is None:
-        return Ahead((submission,))
+        return _asking(code, alone)
     base, old = before
     changed = {path: entry for path, entry in code.tree.items() if old.get(path) != entry}
     gone = tuple(path for path in old if path not in code.tree)
@@ -87,9 +95,22 @@ def look_ahead(snapshot: Snapshot, requests: tuple[RunRequest, ...], last: LastS
     new = {sha256: size for sha256, size in sizes.items() if sha256 not in known}
     size_bytes = sum(new.values())
     if len(changed) + len(gone) > _CHANGES_LIMIT or size_bytes > _SIZE_LIMIT_BYTES:
-        return Ahead((submission,))
+        return _asking(code, alone)
     objects = tuple(Lacking(sha256, size, 0) for sha256, size in new.items())
-    contents = b"".join(read_contents(code, objects))
+    contents = b"".join(read_contents(content_paths(code), objects))
     patch = Patch(code.digest, base, gone, encode_tree(changed).decode("ascii"), objects)
     told = f"synced code: sent {len(new)} of {len(code.tree)} files, {format_size(size_bytes)}"
     return Ahead(((patch, zlib.compress(contents)), submission), told)
+
+
+def _asking(code: LocalTree, alone: Ahead) -> Ahead:
+    """As `alone`, and before it the question what is lacking, unless that takes long."""
+    question = offer(code)
+    if len(question[1]) > _SIZE_LIMIT_BYTES:
+        return alone
+    return Ahead((question, *alone.calls), alone.told, is_offered=True)
+
+
+def offer(tree: LocalTree) -> Call:
+    """The question what the VM lacks of a tree."""
+    return Offer(tree.digest), zlib.compress(tree.manifest, 1)

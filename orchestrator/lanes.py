@@ -11,17 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from orchestrator.errors import AgentBroken, ConnectError, ConnectionLost
-from orchestrator.link import Link
+from orchestrator.errors import (
+    AgentBroken,
+    ConnectError,
+    ConnectionLost,
+    HostKeyChanged,
+    HostKeyUnknown,
+)
+from orchestrator.link import NEAR_S, Link
 from remote.protocol import Span
 
-# Nearer, the processor is the limit: paramiko is Python, and all lanes share one interpreter.
-_NEAR_S = 0.015
 # A connection costs four round trips and some processor time, and each has its slow start.
 _LANE_BYTES = 3 * 2**20
 _LANES_LIMIT = 8
 # Small, so that all lanes end together; large, so that calls and files cost little.
-_LEAST_BYTES, _MOST_BYTES = 2**20, 8 * 2**20
+LEAST_BYTES, _MOST_BYTES = 2**20, 8 * 2**20
 # The next piece is asked for before one has come, so that the line never waits: at first one, then
 # as much as has come, like a connection's slow start, so that none takes more than it can bring.
 _AHEAD = 2
@@ -46,7 +50,8 @@ class Work:
     """Pieces of files that are to be brought over one connection or several.
 
     Args:
-        spans: by the file's name.
+        spans: by the file's name. One of up to LEAST_BYTES is not cut, and may stand for several
+            files; of no bytes, it is not brought.
         ask: begins to bring a piece over a link.
         bring: ends it; moves the piece's `begin` on as bytes are safe, so that after a cut of this
             link another brings only the rest.
@@ -72,20 +77,23 @@ class Work:
 
     def lanes(self, link: Link) -> int:
         """How many connections it is worth."""
-        if link.round_trip_s < _NEAR_S:
+        # Nearer, the processor is the limit: paramiko is Python, and all lanes share one
+        # interpreter.
+        if link.round_trip_s < NEAR_S:
             return 1
         return max(1, min(_LANES_LIMIT, self.size_bytes // _LANE_BYTES))
 
     def share(self, link: Link) -> None:
         """Have it all brought, over this link and at the same time over further ones.
 
-        That a further one cannot be opened, or is lost, is no error.
+        That a further one cannot be opened, or is lost, is no error; that another machine answers
+        it is.
 
         Raises:
             Whatever else `ask` and `bring` raise, and all that they raise for `link`.
         """
         lanes = self.lanes(link)
-        length = max(_LEAST_BYTES, min(_MOST_BYTES, self.size_bytes // (4 * lanes)))
+        length = max(LEAST_BYTES, min(_MOST_BYTES, self.size_bytes // (4 * lanes)))
         self._left.extend(
             Piece(name, begin, min(begin + length, span.end))
             for name, span in self._spans
@@ -114,13 +122,18 @@ class Work:
             with link.another() as lane:
                 opened.append(lane)
                 self._work(lane)
+        except (HostKeyUnknown, HostKeyChanged) as error:
+            self._fail(error)
         except (ConnectError, ConnectionLost):
             pass
         except BaseException as error:  # noqa: BLE001  # raised in the thread that shares
-            with self._changed:
-                self._error = error
-                self._ended = True
-                self._changed.notify_all()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._ended = True
+            self._changed.notify_all()
 
     def _work(self, link: Link) -> None:
         asked: deque[Piece] = deque()

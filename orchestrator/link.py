@@ -23,6 +23,8 @@ _NOISE_LIMIT_BYTES = 2**20
 _READ_BYTES = 2**18
 # Beyond all that is ever asked for at once over one line.
 _SKIP_LIMIT_BYTES = 64 * 2**20
+# A machine within so many seconds is on this network, which is faster than a processor compresses.
+NEAR_S = 0.015
 
 
 class Channel(Protocol):
@@ -57,7 +59,7 @@ class Executor(Protocol):
 
 
 class Link:
-    """An agent that has said hello.
+    """An agent that has said hello, over a connection that is closed if it does not.
 
     Every method may raise `ConnectionLost`; whether the call took effect is then not known, and
     doing it again does no harm. A `Refused` leaves the link usable.
@@ -81,10 +83,14 @@ class Link:
         # Answers that were not read yet; the first is the greeting.
         self._owed = 1 + len(self._ahead)
         first = bootstrap_input(b"".join(_pack_call(call, body) for call, body in self._ahead))
-        self._channel = connection.execute(bootstrap_command(python), first)
         self._ready = bytearray()
         self._python = python
-        self.hello = self._greet()
+        try:
+            self._channel = connection.execute(bootstrap_command(python), first)
+            self.hello = self._greet()
+        except BaseException:
+            connection.close()
+            raise
         self.clock_off_s = self.hello.clock_s - time.time()
 
     def __enter__(self) -> Self:
@@ -109,12 +115,7 @@ class Link:
         Raises:
             ConnectError, ConnectionLost, Refused: there is none to be had.
         """
-        connection = self._connection.another()
-        try:
-            return Link(connection, self.name, self._python)
-        except BaseException:
-            connection.close()
-            raise
+        return Link(self._connection.another(), self.name, self._python)
 
     def close(self) -> None:
         self._connection.close()
@@ -132,48 +133,47 @@ class Link:
         self, call: object, answer: type[Answer], body: bytes = b""
     ) -> tuple[Answer, bytes]:
         """As `call`, for answers that bring bytes with them."""
-        self._send_call(call, body)
+        self.begin_call(call, body)
         frame = self._receive(RESULT)
         return self._decode(answer, frame), frame.body
 
     def begin_call(self, call: object, body: bytes = b"") -> None:
         """As `call`, without its answer; others may be begun before it is waited for."""
-        self._send_call(call, body)
+        while self._ahead:
+            if self._ahead.popleft() == (call, body):
+                return
+            # Nobody made that call, whatever it brings.
+            self.is_ahead_refused |= self._skip_answer()
+        self._owed += 1
+        self._channel.write(_pack_call(call, body))
 
     def end_call(self, answer: type[Answer]) -> Answer:
         """Wait for the answer to the first of those that were begun."""
         return self._decode(answer, self._receive(RESULT))
 
-    def upload(self, call: protocol.Upload, chunks: Iterable[bytes]) -> None:
-        """Send the contents behind an upload's announcement, in its order.
+    def begin_upload(self, call: protocol.Upload | protocol.Part, chunks: Iterable[bytes]) -> None:
+        """As `begin_call`, and send what was announced, in its order; its answer is `Done`.
 
         Raises:
-            Refused: the disk is full, or what came was not what was announced.
             ConnectionLost: what had come by then is kept for the next attempt.
+            Whatever `chunks` raises; the link is closed then.
         """
-        self.begin_upload(call, chunks)
-        self.end_upload()
-
-    def begin_upload(self, call: protocol.Upload | protocol.Part, chunks: Iterable[bytes]) -> None:
-        """As `upload`, without its end; another may be begun before the first is ended."""
-        self._send_call(call)
-        deflate = Deflate()
-        for chunk in _gathered(chunks):
-            if packed := deflate.compress(chunk):
-                self._send(DATA, {}, packed)
-        self._send(DATA, {}, deflate.flush())
-        self._send(END, {})
-
-    def end_upload(self) -> None:
-        """Wait until the first of the uploads that were begun has arrived."""
-        self._receive(RESULT)
-
-    def begin_fetch(self, call: protocol.Fetch) -> None:
-        """Ask for an artifact's bytes; more may be asked for before they have come."""
-        self._send_call(call)
+        self.begin_call(call)
+        deflate = Deflate(is_near=self.round_trip_s < NEAR_S)
+        try:
+            for chunk in _gathered(chunks):
+                if packed := deflate.compress(chunk):
+                    self._send(DATA, {}, packed)
+            self._send(DATA, {}, deflate.flush())
+            self._send(END, {})
+        except BaseException:
+            # The agent waits for what was announced.
+            self.close()
+            self._owed = 0
+            raise
 
     def end_fetch(self) -> Iterator[bytes]:
-        """The bytes of the first fetch that was begun. They are not verified here."""
+        """As `end_call`, for a `Fetch`: an artifact's bytes. They are not verified here."""
         while (frame := self._receive(DATA, RESULT)).kind == DATA:
             if not frame.body:
                 raise AgentBroken(f"{self.name} sends a file in empty pieces")
@@ -185,21 +185,24 @@ class Link:
         Raises:
             AgentBroken: there is no end to it.
         """
-        skipped_bytes = 0
-        while self._owed and skipped_bytes < _SKIP_LIMIT_BYTES:
-            try:
-                skipped_bytes += len(self._receive(DATA, RESULT).body)
-            except AgentBroken:
-                raise
-            except Refused:
-                pass
-        if self._owed:
-            raise AgentBroken(f"{self.name} sends more than it was asked for")
+        while self._owed:
+            self._skip_answer()
 
-    def fetch(self, call: protocol.Fetch) -> Iterator[bytes]:
-        """An artifact's bytes. They are not verified here."""
-        self.begin_fetch(call)
-        return self.end_fetch()
+    def _skip_answer(self) -> bool:
+        """Read past one answer; says whether it was a refusal."""
+        skipped_bytes = 0
+        try:
+            for block in self.end_fetch():
+                skipped_bytes += len(block)
+                if skipped_bytes > _SKIP_LIMIT_BYTES:
+                    break
+            else:
+                return False
+        except AgentBroken:
+            raise
+        except Refused:
+            return True
+        raise AgentBroken(f"{self.name} sends more than it was asked for")
 
     def _greet(self) -> protocol.Hello:
         try:
@@ -257,19 +260,6 @@ class Link:
             cause=cause,
             fix=f"try by hand: ssh HOST {python} --version",
         )
-
-    def _send_call(self, call: object, body: bytes = b"") -> None:
-        while self._ahead:
-            if self._ahead.popleft() == (call, body):
-                return
-            try:
-                # Nobody made this call, whatever it brings.
-                while self._receive(DATA, RESULT).kind == DATA:
-                    pass
-            except Refused:
-                self.is_ahead_refused = True
-        self._owed += 1
-        self._channel.write(_pack_call(call, body))
 
     def _send(self, kind: str, head: dict[str, Any], body: bytes = b"") -> None:
         self._channel.write(protocol.pack(Frame(kind, head, body)))

@@ -20,6 +20,8 @@ class Pipe:
         self._closed = False
 
     def feed(self, data: bytes) -> None:
+        if not data:
+            return  # a packet may be empty, and is no end
         with self._changed:
             self._pieces.append(data)
             self._changed.notify_all()
@@ -43,9 +45,6 @@ class Pipe:
             if len(piece) > size:
                 self._pieces.appendleft(piece[size:])
             return piece[:size]
-
-    def read_ready(self) -> bool:
-        return bool(self._pieces)
 
     def close(self) -> None:
         with self._changed:

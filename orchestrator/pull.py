@@ -57,7 +57,7 @@ def pull(
             # To the end, where the size is not to be told from the call: see `first_fetch`.
             whole = not piece.begin and piece.end == artifact.size_bytes
             size_bytes = max(piece.size_bytes, _FIRST_BYTES) if whole else piece.size_bytes
-            lane.begin_fetch(Fetch(run_id, artifact.path, piece.begin, size_bytes))
+            lane.begin_call(Fetch(run_id, artifact.path, piece.begin, size_bytes))
 
         def bring(lane: Link, piece: Piece) -> None:
             for _ in incoming.take(piece, lane.end_fetch()):

@@ -109,15 +109,11 @@ def open_link(
     try:
         return Link(connection, remote.name, remote.python, ahead)
     except (ConnectError, ConnectionLost):
-        connection.close()
         if early is None:
             raise
         # It may have died while nobody looked: the laptop slept, the server lost patience. Or its
         # login needs a passphrase.
         return open_link(remote, asker, accept, ahead)
-    except BaseException:
-        connection.close()
-        raise
 
 
 def check_host_key(remote: Remote, asker: Asker | None, accept: str = "") -> tuple[str, str]:

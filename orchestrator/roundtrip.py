@@ -108,7 +108,7 @@ class RoundTrip:
                 mirrors = self._planning.plan_runs(order, snapshot)
             open_ones = tuple(mirror for mirror in mirrors if not mirror.ended)
             if open_ones:
-                link = self.submit(order.remote, link, snapshot, open_ones, ahead.told)
+                link = self.submit(order.remote, link, snapshot, open_ones, ahead)
                 last.keep(snapshot.code)
             if order.detach:
                 ids = {mirror.run_id for mirror in mirrors}
@@ -138,22 +138,20 @@ class RoundTrip:
         link: Link,
         snapshot: Snapshot,
         mirrors: tuple[Mirror, ...],
-        sent: str = "",
+        ahead: Ahead,
     ) -> Link:
         """Send what the VM lacks and start the runs; the link returned is the one that works.
 
         Args:
-            sent: what to tell if the VM lacks nothing, because it was sent ahead.
+            ahead: what the link was opened with.
 
         Raises:
             ConnectionLost: there was no way back to the VM for a while.
         """
-        files = sum(len(tree.tree) for tree in snapshot.trees)
-        told = sent or f"nothing to send, {files} files unchanged"
         while True:
             try:
                 requests = tuple(mirror.request for mirror in mirrors)
-                submit(link, snapshot, requests, self.tell, told)
+                submit(link, snapshot, requests, self.tell, ahead)
             except ConnectionLost as lost:
                 link.close()
                 self._planning.unsent.clear()
@@ -166,7 +164,6 @@ class RoundTrip:
                     self.tell,
                     limit_s=_SUBMIT_RETRY_LIMIT_S,
                 )
-                told = f"all {files} files are there"
             except Refused as no:
                 if no.code in _NOTHING_STARTED:
                     self._note_unsent(mirrors)

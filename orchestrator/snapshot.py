@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from orchestrator.spec import Job, Workspace
 from orchestrator.tell import Teller
 from remote.parts import gaps
 from remote.protocol import CHUNK_BYTES, Lacking
-from remote.tree import Tree, tree_digest
+from remote.tree import Tree, digest_of, encode_tree
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class LocalTree:
 
     Attributes:
         path: of its folder, relative to the workspace; empty for the code.
+        manifest: the tree's canonical bytes.
     """
 
     path: str
     folder: Path
     digest: str
     tree: Tree
+    manifest: bytes
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def take_snapshot(workspace: Workspace, jobs: Iterable[Job], tell: Teller) -> Sn
             found = scan(workspace.root, ignore, cache, progress, without=everyones_data)
         secrets.update(found.left_out_secrets)
         folder = workspace.root / path
-        return LocalTree(path, folder, tree_digest(found.entries), found.entries)
+        manifest = encode_tree(found.entries)
+        return LocalTree(path, folder, digest_of(manifest), found.entries, manifest)
 
     code = freeze("")
     data = {path: freeze(path) for path in wanted_data}
@@ -103,14 +106,21 @@ def take_snapshot(workspace: Workspace, jobs: Iterable[Job], tell: Teller) -> Sn
     return Snapshot(code, data)
 
 
-def read_contents(tree: LocalTree, wanted: Iterable[Lacking]) -> Iterator[bytes]:
+def content_paths(tree: LocalTree) -> dict[str, Path]:
+    """Where each content lies, by its digest."""
+    return {entry.sha256: tree.folder / path for path, entry in tree.tree.items()}
+
+
+def read_contents(paths: Mapping[str, Path], wanted: Iterable[Lacking]) -> Iterator[bytes]:
     """The bytes of each that have not come, in order, in chunks.
+
+    Args:
+        paths: as `content_paths` has them.
 
     Raises:
         UsageError: a file of which some are left was changed or removed since the snapshot was
             taken; nothing is lost.
     """
-    paths = {entry.sha256: tree.folder / path for path, entry in tree.tree.items()}
     for one in wanted:
         if one.size_bytes and not gaps(one.parts, one.have_bytes, one.size_bytes):
             continue  # whether it is what was announced, the VM finds out

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import threading
-import zlib
+from collections.abc import Iterable, Iterator, Mapping
 
+from orchestrator.ahead import Ahead, offer
 from orchestrator.errors import AgentBroken, Refused
-from orchestrator.lanes import Piece, Work
+from orchestrator.lanes import LEAST_BYTES, Piece, Work
 from orchestrator.link import Link
 from orchestrator.size import format_size
-from orchestrator.snapshot import LocalTree, Snapshot, read_contents, read_span
+from orchestrator.snapshot import LocalTree, Snapshot, content_paths, read_contents, read_span
 from orchestrator.tell import Teller
 from remote.parts import gaps
-from remote.protocol import Lacking, Offer, Part, Span, Submit, Submitted, Upload, Wanted
+from remote.protocol import (
+    Complete,
+    Done,
+    Lacking,
+    Part,
+    Span,
+    Submit,
+    Submitted,
+    Upload,
+    Wanted,
+)
 from remote.runfolder import RunRequest
-from remote.tree import encode_tree
+from remote.tree import content_sizes
+from remote.wanted import unpack_wanted
+
+_NOTHING = Ahead()
 
 # Enough for a tree that goes bad on the VM between the upload and the submission.
 _TRIES = 3
-
-# Smaller files go together, in one stream.
-_LARGE_BYTES = 2 * 2**20
 
 
 def submit(
@@ -28,30 +39,40 @@ def submit(
     snapshot: Snapshot,
     requests: tuple[RunRequest, ...],
     tell: Teller,
-    sent: str = "",
+    ahead: Ahead = _NOTHING,
 ) -> None:
     """Start the runs, sending first what the VM lacks. Doing it again starts nothing twice.
 
     The digests go first: when nothing has changed, this is one exchange.
 
     Args:
-        sent: what to tell if nothing is lacking, because it was sent ahead.
+        ahead: what the link was opened with.
 
     Raises:
         Refused: the VM cannot run them, or its disk is full.
         ConnectionLost: what had come is kept there.
     """
-    unknown = link.call(Submit(requests), Submitted).unknown_trees
+    wanted: dict[str, Wanted] = {}
+    if ahead.is_offered:
+        link.begin_call(*offer(snapshot.code))
+    link.begin_call(Submit(requests))
+    if ahead.is_offered:
+        wanted[snapshot.code.digest] = link.end_call(Wanted)
+    unknown = link.end_call(Submitted).unknown_trees
+    told = ahead.told
     for _ in range(_TRIES):
         if not unknown:
-            if sent and not link.is_ahead_refused:
-                tell.step(sent)
+            if told and not link.is_ahead_refused:
+                tell.step(told)
             return
-        sent = ""
+        told = ""
         trees = tuple(tree for tree in snapshot.trees if tree.digest in unknown)
-        loads = [_Load(link, *each, tell) for each in zip(trees, _offer(link, trees), strict=True)]
+        _ask(link, (tree for tree in trees if tree.digest not in wanted), wanted)
+        lacking = tuple(_share(link, trees, wanted))
+        wanted.clear()
+        loads = [_Load(link, *each, tell) for each in zip(trees, lacking, strict=True)]
         for load in loads:
-            load.send_parts()
+            load.spread()
         # None waits for what the VM says to the one before.
         for load in loads:
             load.begin()
@@ -66,18 +87,32 @@ def submit(
     )
 
 
-def _offer(link: Link, trees: tuple[LocalTree, ...]) -> tuple[tuple[Lacking, ...], ...]:
-    """What the VM lacks of each; what several need is only named with the first."""
+def _ask(link: Link, trees: Iterable[LocalTree], wanted: dict[str, Wanted]) -> None:
+    """What the VM lacks of each, by the tree's digest."""
+    trees = tuple(trees)
     for tree in trees:
-        link.begin_call(Offer(tree.digest), zlib.compress(encode_tree(tree.tree), 1))
-    answers = [link.end_call(Wanted).objects for _ in trees]
+        link.begin_call(*offer(tree))
+    for tree in trees:
+        wanted[tree.digest] = link.end_call(Wanted)
+
+
+def _share(
+    link: Link, trees: Iterable[LocalTree], wanted: Mapping[str, Wanted]
+) -> Iterator[tuple[Lacking, ...]]:
+    """What is to be sent for each; what several lack is only sent for the first.
+
+    Nothing but contents of these trees leaves the laptop, whatever the VM asks for.
+    """
     named: set[str] = set()
-    lacking = []
-    for tree, wanted in zip(trees, answers, strict=True):
-        _check_answer(link, tree, wanted)
-        lacking.append(tuple(one for one in wanted if one.sha256 not in named))
-        named |= {one.sha256 for one in wanted}
-    return tuple(lacking)
+    for tree in trees:
+        try:
+            lacking = unpack_wanted(wanted[tree.digest], content_sizes(tree.tree))
+        except ValueError as error:
+            raise AgentBroken(
+                f"{link.name} asked for a file that is not part of the snapshot"
+            ) from error
+        yield tuple(one for one in lacking if one.sha256 not in named)
+        named |= {one.sha256 for one in lacking}
 
 
 class _Load:
@@ -88,54 +123,93 @@ class _Load:
     ) -> None:
         self._link, self._tree, self._lacking, self._tell = link, tree, lacking, tell
         self._name = tree.path or "code"
-        self._size_bytes = sum(s.end - s.begin for wanted in lacking for s in _missing(wanted))
+        self._paths = content_paths(tree)
+        self._size_bytes = sum(map(_missing_bytes, lacking))
         self._told = _Told(tell, f"sending {self._name}", self._size_bytes)
+        # What is to go over the first connection, and what is wrong with what went over others.
+        self._rest = lacking
+        self._refused: list[Refused] = []
+        self._owed = 0
 
-    def send_parts(self) -> None:
-        """Send what is large over several connections, where that is faster."""
-        paths = {entry.sha256: self._tree.folder / path for path, entry in self._tree.tree.items()}
+    def spread(self) -> None:
+        """Send what there is over several connections, where that is faster."""
+        large = [wanted for wanted in self._lacking if _missing_bytes(wanted) >= LEAST_BYTES]
+        small = [wanted for wanted in self._lacking if 0 < _missing_bytes(wanted) < LEAST_BYTES]
+        batches = {f"batch {n}": batch for n, batch in enumerate(_batches(small))}
 
         def send(lane: Link, piece: Piece) -> None:
+            if batch := batches.get(piece.name):
+                self._upload(lane, batch)
+                return
             call = Part(piece.name, Span(piece.begin, piece.end))
-            blocks = read_span(paths[piece.name], piece.begin, piece.end)
+            blocks = read_span(self._paths[piece.name], piece.begin, piece.end)
             lane.begin_upload(call, map(self._told.sent, blocks))
 
         def settle(lane: Link, piece: Piece) -> None:
-            lane.end_upload()
+            lane.end_call(Done)
             piece.begin = piece.end
 
-        work = Work(
-            [(w.sha256, span) for w in self._lacking if _is_large(w) for span in _missing(w)],
-            send,
-            settle,
-        )
+        spans = [(wanted.sha256, span) for wanted in large for span in _missing(wanted)]
+        spans += [(name, Span(0, sum(map(_missing_bytes, b)))) for name, b in batches.items()]
+        work = Work(spans, send, settle)
         if work.lanes(self._link) > 1:
-            work.share(self._link)
-            self._lacking = tuple(_in_parts(w) if _is_large(w) else w for w in self._lacking)
+            try:
+                work.share(self._link)
+            except Refused as no:
+                self._refused.append(no)
+            sent = {wanted.sha256 for wanted in small}
+            joined = {wanted.sha256: _in_parts(wanted) for wanted in large}
+            rest = (wanted for wanted in self._lacking if wanted.sha256 not in sent)
+            self._rest = tuple(joined.get(wanted.sha256, wanted) for wanted in rest)
 
     def begin(self) -> None:
         """Send the rest."""
+        if self._rest and not self._refused:
+            self._upload(self._link, self._rest)
+            self._owed += 1
         if self._lacking:
-            contents = read_contents(self._tree, self._lacking)
-            call = Upload(self._tree.digest, self._lacking)
-            self._link.begin_upload(call, map(self._told.sent, contents))
+            self._link.begin_call(Complete(self._tree.digest))
+            self._owed += 1
 
     def end(self) -> Refused | None:
         """Wait until it has arrived; returns what is to be raised when all answers are read."""
-        if self._lacking:
+        for _ in range(self._owed):
             try:
-                self._link.end_upload()
+                self._link.end_call(Done)
             except Refused as no:
-                return no
+                self._refused.append(no)
+        if self._refused:
+            return self._refused[0]
+        if self._lacking:
             sent = f"{len(self._lacking)} of {len(self._tree.tree)} files"
             self._tell.step(f"synced {self._name}: sent {sent}, {format_size(self._size_bytes)}")
         else:
             self._tell.step(f"synced {self._name}: nothing to send, all contents are there")
         return None
 
+    def _upload(self, lane: Link, objects: tuple[Lacking, ...]) -> None:
+        contents = read_contents(self._paths, objects)
+        lane.begin_upload(Upload(objects), map(self._told.sent, contents))
 
-def _is_large(wanted: Lacking) -> bool:
-    return wanted.size_bytes - wanted.have_bytes >= _LARGE_BYTES
+
+def _batches(small: Iterable[Lacking]) -> Iterator[tuple[Lacking, ...]]:
+    """As many at a time as fit into LEAST_BYTES."""
+    batch: list[Lacking] = []
+    size_bytes = 0
+    for wanted in small:
+        size_bytes += _missing_bytes(wanted)
+        if size_bytes > LEAST_BYTES:
+            yield tuple(batch)
+            batch, size_bytes = [], _missing_bytes(wanted)
+        batch.append(wanted)
+    if batch:
+        yield tuple(batch)
+
+
+def _missing_bytes(wanted: Lacking) -> int:
+    if not wanted.parts:
+        return wanted.size_bytes - wanted.have_bytes
+    return sum(span.end - span.begin for span in _missing(wanted))
 
 
 def _missing(wanted: Lacking) -> tuple[Span, ...]:
@@ -160,15 +234,3 @@ class _Told:
             self._sent = min(self._sent + len(block), self._total)
             self._tell.doing(self._text, self._sent, self._total)
         return block
-
-
-def _check_answer(link: Link, tree: LocalTree, lacking: tuple[Lacking, ...]) -> None:
-    """Nothing but contents of this tree leaves the laptop, whatever the VM asks for."""
-    sizes = {entry.sha256: entry.size_bytes for entry in tree.tree.values() if entry.sha256}
-    for wanted in lacking:
-        sound = sizes.get(wanted.sha256) == wanted.size_bytes
-        bounds = [0, wanted.have_bytes]
-        for span in wanted.parts:
-            bounds += (span.begin, span.end)
-        if not sound or sorted(bounds) != bounds or bounds[-1] > wanted.size_bytes:
-            raise AgentBroken(f"{link.name} asked for a file that is not part of the snapshot")

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, Mapping, NoReturn, Tuple, Type
 
@@ -34,7 +35,8 @@ from remote.protocol import (
 )
 from remote.runs import Refusal, cancel, list_runs, open_artifact, start_runs, watch
 from remote.store import Store, StoreTrouble
-from remote.tree import BadTree, Tree, decode_tree, encode_tree, is_digest, tree_digest
+from remote.tree import BadTree, content_sizes, decode_tree, digest_of, encode_tree, is_digest
+from remote.wanted import pack_wanted
 
 # A laptop that has said nothing for so long is gone, even where the system has not noticed.
 _IDLE_LIMIT_S = 1800
@@ -58,7 +60,8 @@ class Agent:
         self.package = package
         self.spoke_at = time.monotonic()
         self.store = Store(root, self.tick)
-        self.offered: Dict[str, Tree] = {}
+        # Manifests by digest, each with what was lacking.
+        self.offered: Dict[str, Tuple[bytes, Tuple[protocol.Lacking, ...]]] = {}
 
     def serve(self, ahead: bytes) -> None:
         """Answer until the laptop closes the line.
@@ -129,6 +132,7 @@ class Agent:
             protocol.Offer: self._offer,
             protocol.Upload: self._upload,
             protocol.Part: self._part,
+            protocol.Complete: self._complete,
             protocol.Patch: self._patch,
             protocol.Watch: self._watch,
             protocol.ListRuns: self._list,
@@ -147,9 +151,10 @@ class Agent:
         return start_runs(self.store, call.requests, self.package), b""
 
     def _offer(self, call: protocol.Offer, body: bytes) -> _Answer:
-        tree = decode_tree(zlib.decompress(body))
-        if tree_digest(tree) != call.digest:
+        manifest = zlib.decompress(body)
+        if digest_of(manifest) != call.digest:
             raise StoreTrouble("the manifest does not have the digest it was announced with")
+        tree = decode_tree(manifest)
         lacking = self.store.lacking(tree)
         needed_bytes = sum(
             span.end - span.begin
@@ -163,22 +168,21 @@ class Agent:
                 f"the disk has {free_bytes} bytes free, the upload needs {needed_bytes}",
                 "see what the store holds: train gc NAME",
             )
-        self.offered[call.digest] = tree
-        if not lacking:
-            self.store.complete(tree)
-        return protocol.Wanted(lacking), b""
+        if lacking:
+            self.offered[call.digest] = manifest, lacking
+        else:
+            self.store.complete(manifest, ())
+        return pack_wanted(lacking, content_sizes(tree)), b""
 
     def _upload(self, call: protocol.Upload, body: bytes) -> _Answer:
-        chunks = self._stream()
-        try:
-            if not is_digest(call.digest) or call.digest not in self.offered:
-                raise StoreTrouble("an upload that was not offered")
+        with self._stream() as chunks:
             self.store.receive(_checked(call.objects), chunks)
-        finally:
-            # What is still on its way belongs to this call, also when it is refused.
-            for _ in chunks:
-                self.tick()
-        self.store.complete(self.offered.pop(call.digest))
+        return protocol.Done(), b""
+
+    def _complete(self, call: protocol.Complete, body: bytes) -> _Answer:
+        if call.digest not in self.offered:
+            raise StoreTrouble("a tree that was not offered")
+        self.store.complete(*self.offered.pop(call.digest))
         return protocol.Done(), b""
 
     def _patch(self, call: protocol.Patch, body: bytes) -> _Answer:
@@ -188,27 +192,35 @@ class Agent:
         base = self.store.load_tree(call.base)
         tree = {path: entry for path, entry in base.items() if path not in gone}
         tree.update(decode_tree(call.changed.encode("ascii")))
-        if tree_digest(tree) != call.digest:
+        manifest = encode_tree(tree)
+        if digest_of(manifest) != call.digest:
             raise StoreTrouble("the changes do not lead to the tree they were announced for")
         # What fitted into either need not fit together.
-        decode_tree(encode_tree(tree))
+        decode_tree(manifest)
         if call.objects:
             self.store.receive(_checked(call.objects), [body])
-        self.store.complete(tree)
+        self.store.complete(manifest, self.store.lacking(tree))
         return protocol.Done(), b""
 
     def _part(self, call: protocol.Part, body: bytes) -> _Answer:
-        chunks = self._stream()
-        try:
+        with self._stream() as chunks:
             if not is_digest(call.sha256) or not 0 <= call.span.begin < call.span.end:
                 raise StoreTrouble("a part of something without a digest, or of no bytes")
             self.store.receive_part(call.sha256, call.span, chunks)
-        finally:
-            for _ in chunks:
-                self.tick()
         return protocol.Done(), b""
 
-    def _stream(self) -> Iterator[bytes]:
+    @contextmanager
+    def _stream(self) -> Iterator[Iterator[bytes]]:
+        """What follows a call, in chunks."""
+        chunks = self._chunks()
+        try:
+            yield chunks
+        finally:
+            # What is still on its way belongs to this call, also when it is refused.
+            for _ in chunks:
+                self.tick()
+
+    def _chunks(self) -> Iterator[bytes]:
         while True:
             signal.alarm(_UPLOAD_SILENCE_LIMIT_S)
             frame = protocol.read_frame(self.source.read)

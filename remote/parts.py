@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import BinaryIO, Iterable, List, Tuple
+from typing import BinaryIO, Iterable, List, Tuple, Union
 
 from remote.protocol import Span
 
@@ -23,7 +23,7 @@ def new_part(whole: Path, begin: int) -> Path:
     return whole.with_name(f"{whole.name}.{begin}-{secrets.token_hex(8)}")
 
 
-def write_all(file: BinaryIO, block: bytes) -> None:
+def write_all(file: BinaryIO, block: Union[bytes, bytearray]) -> None:
     """Write to a file without a buffer, which takes less than all, silently, as the disk fills up.
 
     Raises:

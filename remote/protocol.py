@@ -150,17 +150,29 @@ class Lacking(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    objects: Tuple[Lacking, ...]
+    """What is lacking of an offered tree.
+
+    Attributes:
+        fresh: of what nothing has come, as places among the tree's contents in order of digests.
+        begun: of what something has come.
+    """
+
+    fresh: Tuple[Span, ...]
+    begun: Tuple[Lacking, ...]
 
 
 class Upload(NamedTuple):
     """The contents of `objects`, each from its `have_bytes` on and without its `parts`, one after
-    the other: DATA frames of one zlib stream, then END. When all have come, the tree `digest` is
-    complete.
+    the other: DATA frames of one zlib stream, then END.
     """
 
-    digest: str
     objects: Tuple[Lacking, ...]
+
+
+class Complete(NamedTuple):
+    """All contents of a tree that was offered over this line have come, over this one or others."""
+
+    digest: str
 
 
 class Patch(NamedTuple):

@@ -21,13 +21,22 @@ import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Callable, ContextManager, Iterable, List, Optional, Tuple, Union
+from typing import (
+    BinaryIO,
+    Callable,
+    ContextManager,
+    Iterable,
+    List,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from remote.atomic import discard, replace_file, temporary_beside
 from remote.lock import holding, is_held, take
 from remote.parts import covered, discard_parts, find_parts, new_part, write_all
 from remote.protocol import CHUNK_BYTES, Lacking, Span
-from remote.tree import LINK, BadTree, Entry, Tree, decode_tree, encode_tree, tree_digest
+from remote.tree import LINK, Entry, Tree, content_sizes, decode_tree, digest_of
 
 # Every content bears this time of change. One that bears another was written to since, by a job
 # that ignored the permissions (root may), or never finished, and is taken for missing. The file
@@ -56,10 +65,14 @@ class Store:
         self.root = root
         self.tick = tick
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if root.stat().st_mode & 0o077 and root.stat().st_uid == os.getuid():
+        status = root.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.getuid():
             root.chmod(0o700)  # made by an umask, or by an older version under one
         for name in _FOLDERS:
             (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._objects = str(root / "objects")
+        # The next small content, until it has its final name: one agent receives one at a time.
+        self._small = str(temporary_beside(root / "incoming" / "small"))
 
     @property
     def runs(self) -> Path:
@@ -96,24 +109,24 @@ class Store:
         StoreTrouble: the tree is unknown, or its manifest was damaged; then it is unknown now.
         """
         try:
-            return decode_tree(self.snapshot_path(digest).read_bytes())
-        except (FileNotFoundError, BadTree) as error:
-            raise self._spoilt(digest, f"the tree {digest}") from error
+            manifest = self.snapshot_path(digest).read_bytes()
+        except FileNotFoundError:
+            manifest = b""
+        if digest_of(manifest) != digest:
+            raise self._spoilt(digest, f"the tree {digest}")
+        return decode_tree(manifest)
 
     def lacking(self, tree: Tree) -> Tuple[Lacking, ...]:
         """The contents of `tree` that are not in the store, each once, by digest.
 
         Asking counts as use of those that are.
         """
-        sizes = {entry.sha256: entry.size_bytes for entry in tree.values() if entry.sha256}
         wanted: List[Lacking] = []
-        objects = str(self.root / "objects")
         begun = {path.name.partition(".")[0] for path in (self.root / "incoming").iterdir()}
         with self.untidied():
-            for sha256, size_bytes in sorted(sizes.items()):
+            for sha256, size_bytes in content_sizes(tree).items():
                 self.tick()
-                # Text: of 100,000 contents a Path each would take most of the time.
-                path = f"{objects}/{sha256[:2]}/{sha256}"
+                path = self._object(sha256)
                 if _is_untouched(path, size_bytes):
                     # Renews the inode's time of change, which `tidy` goes by, and not the stamp.
                     os.chmod(path, 0o444)  # noqa: PTH101
@@ -157,16 +170,19 @@ class Store:
         if stream.read(1):
             raise StoreTrouble("more came than was announced")
 
-    def complete(self, tree: Tree) -> None:
-        """Say that all contents of `tree` are there.
+    def complete(self, manifest: bytes, lacked: Iterable[Lacking]) -> None:
+        """Keep the tree of `manifest`: all contents are there.
+
+        Args:
+            lacked: what was `lacking` a moment ago.
 
         Raises:
-            StoreTrouble: they are not.
+            StoreTrouble: some of it still is.
         """
-        lacking = self.lacking(tree)
-        if lacking:
-            raise StoreTrouble(f"{len(lacking)} contents are missing, {lacking[0].sha256} for one")
-        replace_file(self.snapshot_path(tree_digest(tree)), encode_tree(tree))
+        missing = [w.sha256 for w in lacked if not self._intact(w.sha256, w.size_bytes)]
+        if missing:
+            raise StoreTrouble(f"{len(missing)} contents are missing, {missing[0]} for one")
+        replace_file(self.snapshot_path(digest_of(manifest)), manifest)
 
     def copy_tree(self, digest: str, target: Path) -> None:
         """Make the tree in the empty or absent folder `target`, as private, writable copies.
@@ -227,7 +243,7 @@ class Store:
         return StoreTrouble(f"the VM's copy of {what} was changed or lost; the same again heals it")
 
     def _intact(self, sha256: str, size_bytes: int) -> bool:
-        return _is_untouched(self.object_path(sha256), size_bytes)
+        return _is_untouched(self._object(sha256), size_bytes)
 
     def _copy(self, entry: Entry, path: Path) -> None:
         shutil.copyfile(self.object_path(entry.sha256), path)
@@ -239,8 +255,11 @@ class Store:
         except OSError:
             # No hard links here (some network file systems), or too many of one file.
             shutil.copyfile(self.object_path(entry.sha256), path)
-            path.chmod(0o444)
-            os.utime(path, (STAMP_S, STAMP_S))
+            _stamp(path)
+
+    def _object(self, sha256: str) -> str:
+        # Text: of 100,000 contents a Path each would take most of the time.
+        return f"{self._objects}/{sha256[:2]}/{sha256}"
 
     def _incoming(self, sha256: str) -> Path:
         return self.root / "incoming" / sha256
@@ -271,20 +290,21 @@ class Store:
         _copy_from(stream, content.extend, wanted.size_bytes, wanted.sha256)
         if (digest := hashlib.sha256(content).hexdigest()) != wanted.sha256:
             raise StoreTrouble(f"what came as {wanted.sha256} is {digest}")
-        path = self.object_path(wanted.sha256)
-        temporary = temporary_beside(self._incoming(wanted.sha256))
         try:
-            with temporary.open("xb", buffering=0) as file:
-                left = memoryview(content)
-                while left:
-                    left = left[file.write(left) :]
-                os.fchmod(file.fileno(), 0o444)
-                os.utime(file.fileno(), (STAMP_S, STAMP_S))
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            temporary.replace(path)
+            with open(self._small, "xb", buffering=0) as file:  # noqa: PTH123  # text, as above
+                write_all(file, content)
+                _stamp(file.fileno())
+            self._name_small(self._object(wanted.sha256))
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            discard(Path(self._small))
             raise
+
+    def _name_small(self, path: str) -> None:
+        try:
+            os.replace(self._small, path)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(mode=0o700, exist_ok=True)
+            os.replace(self._small, path)
 
     def _receive_one(self, wanted: Lacking, stream: _Inflated) -> None:
         if wanted.size_bytes <= SMALL_BYTES and not wanted.have_bytes and not wanted.parts:
@@ -306,8 +326,7 @@ class Store:
             # under the name where the next attempt would have to write to it.
             verified = temporary_beside(incoming)
             incoming.rename(verified)
-            verified.chmod(0o444)
-            os.utime(verified, (STAMP_S, STAMP_S))
+            _stamp(verified)
             verified.replace(path)
         finally:
             if lock is not None:
@@ -388,6 +407,12 @@ def _copy_from(
             raise StoreTrouble(f"the stream ended inside {sha256}")
         take(block)
         size_bytes -= len(block)
+
+
+def _stamp(file: Union[int, Path]) -> None:
+    """Mark a content, by its path or descriptor, as whole."""
+    os.chmod(file, 0o444)  # noqa: PTH101
+    os.utime(file, (STAMP_S, STAMP_S))
 
 
 def _is_untouched(path: Union[str, Path], size_bytes: int) -> bool:

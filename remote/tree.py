@@ -60,9 +60,15 @@ def encode_tree(tree: Mapping[str, Entry]) -> bytes:
     return f"[{','.join(rows)}]".encode("ascii")
 
 
-def tree_digest(tree: Mapping[str, Entry]) -> str:
-    """sha256 of the canonical bytes."""
-    return hashlib.sha256(encode_tree(tree)).hexdigest()
+def digest_of(manifest: bytes) -> str:
+    """What names the tree of these canonical bytes."""
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def content_sizes(tree: Mapping[str, Entry]) -> Dict[str, int]:
+    """Of each content of the tree, in bytes, by digest, in order."""
+    sizes = {entry.sha256: entry.size_bytes for entry in tree.values() if entry.sha256}
+    return dict(sorted(sizes.items()))
 
 
 def decode_tree(data: bytes) -> Tree:

@@ -15,7 +15,7 @@ from orchestrator.plan import Overrides, make_request
 from orchestrator.snapshot import Snapshot
 from orchestrator.spec import Job
 from orchestrator.sync import submit
-from remote.protocol import Done, Lacking, Patch, Submit
+from remote.protocol import Done, Lacking, Offer, Patch, Submit
 from remote.runfolder import State
 from remote.tree import FILE, Entry, encode_tree
 from tests.servers import SshServer
@@ -47,7 +47,7 @@ def launch(vm: Vm, last: LastSent, run_id: str) -> tuple[Snapshot, Ahead]:
     mirror = vm.mirrors.make(request)
     ahead = look_ahead(snapshot, (request,), last)
     link = vm.connect(ahead=ahead.calls)
-    submit(link, snapshot, (request,), vm.told, ahead.told)
+    submit(link, snapshot, (request,), vm.told, ahead)
     last.keep(snapshot.code)
     (report,) = vm.finish(link, mirror)
     assert report.state is not None
@@ -59,10 +59,31 @@ def calls_of(ahead: Ahead) -> list[type]:
     return [type(call) for call, _ in ahead.calls]
 
 
-def test_the_first_submission_goes_alone(vm: Vm, last: LastSent) -> None:
+def test_with_the_first_submission_goes_the_question_what_is_lacking(
+    vm: Vm, last: LastSent
+) -> None:
+    _, ahead = launch(vm, last, "first")
+    assert calls_of(ahead) == [Offer, Submit]
+    assert vm.wire.calls == ["upload", "complete", "submit", "watch", *vm.wire.calls[4:]]
+
+
+def test_a_tree_that_the_vm_holds_is_not_sent_by_a_laptop_that_forgot_it(
+    vm: Vm, last: LastSent
+) -> None:
+    launch(vm, last, "first")
+    last.file.unlink()
+    _, ahead = launch(vm, last, "second")
+    assert calls_of(ahead) == [Offer, Submit]
+    assert set(vm.wire.calls) == {"watch"}
+
+
+def test_a_long_question_is_not_asked_before_the_vm_has_said_a_word(
+    vm: Vm, last: LastSent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.ahead._SIZE_LIMIT_BYTES", 50)
     _, ahead = launch(vm, last, "first")
     assert calls_of(ahead) == [Submit]
-    assert vm.wire.calls == ["offer", "upload", "submit", "watch", *vm.wire.calls[4:]]
+    assert vm.wire.calls[:2] == ["offer", "upload"]
 
 
 def test_an_unchanged_tree_needs_no_call_after_the_connection(vm: Vm, last: LastSent) -> None:
@@ -110,7 +131,7 @@ def test_much_is_not_sent_unasked(vm: Vm, last: LastSent, size: int) -> None:
     launch(vm, last, "first")
     vm.write("one", os.urandom(size))
     _, ahead = launch(vm, last, "second")
-    assert calls_of(ahead) == [Submit]
+    assert calls_of(ahead) == [Offer, Submit]
     assert ahead.told == ""
 
 
@@ -119,7 +140,7 @@ def test_a_last_tree_that_cannot_be_remembered_is_no_trouble(vm: Vm, last: LastS
     last.file.parent.write_text("in the way")
     for number in range(2):
         _, ahead = launch(vm, last, f"run{number}")
-        assert calls_of(ahead) == [Submit]
+        assert calls_of(ahead) == [Offer, Submit]
 
 
 def test_a_vm_that_lost_the_last_tree_is_sent_all(vm: Vm, last: LastSent) -> None:
@@ -138,7 +159,7 @@ def test_a_memory_that_is_spoilt_is_none(vm: Vm, last: LastSent, content: bytes)
     launch(vm, last, "first")
     last.file.write_bytes(content)
     _, ahead = launch(vm, last, "second")
-    assert calls_of(ahead) == [Submit]
+    assert calls_of(ahead) == [Offer, Submit]
 
 
 def test_a_memory_that_is_wrong_costs_a_question(vm: Vm, last: LastSent) -> None:

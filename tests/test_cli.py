@@ -257,7 +257,7 @@ def test_what_is_typed_wrong_is_exit_code_2_and_told_with_a_fix(
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("words", [["status"], ["--remote", "vm"], ["pull"], ["cost"]])
+@pytest.mark.parametrize("words", [["status"], ["--remote", "vm"], ["pull"]])
 def test_outside_of_a_workspace_the_error_says_how_to_get_one(
     used: Laptop, tmp_path: Path, words: list[str]
 ) -> None:
@@ -266,6 +266,13 @@ def test_outside_of_a_workspace_the_error_says_how_to_get_one(
     assert done.returncode == 2
     assert done.stderr.startswith("error: no train.yaml in ")
     assert done.stderr.rstrip().endswith("train init DIR")
+
+
+def test_outside_of_a_workspace_cost_offers_all_of_them(used: Laptop, tmp_path: Path) -> None:
+    done = used.train("cost", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith("train cost --all")
 
 
 # Looking at what has run
@@ -697,7 +704,9 @@ def test_a_changed_host_key_is_exit_code_3_with_both_fingerprints(
     done = laptop.train("--remote", "vm")
 
     assert done.returncode == 3
-    assert done.stderr.count("SHA256:") == 2
+    message, _, fix = done.stderr.partition("\nfix:")
+    assert message.count("SHA256:") == 2
+    assert "--accept-host-key SHA256:" in fix
 
 
 def test_a_refused_login_is_exit_code_3(laptop: Laptop, tmp_path: Path) -> None:

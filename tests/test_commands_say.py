@@ -103,7 +103,7 @@ def test_each_submission_says_what_was_sent(laptop: Laptop) -> None:
 
     assert "nothing to send" not in first
     assert first.count("synced code: ") == 1
-    assert "• nothing to send, 3 files unchanged\n" in again
+    assert "• nothing to send, all 3 files are there\n" in again
     assert "synced code: sent 1 of 3 files, 17 B" in changed
     assert "nothing to send" not in changed
 

@@ -94,7 +94,9 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
 
 # What of the VM's half the laptop's may use: the wire format, the digest, the names of files.
-KERNEL = {"atomic", "bootstrap", "clock", "parts", "protocol", "record", "runfolder", "tree"}
+KERNEL = {
+    *("atomic", "bootstrap", "clock", "parts", "protocol", "record", "runfolder", "tree", "wanted"),
+}
 
 # Which modules alone may import a heavy or dangerous package.
 DOORS = {

@@ -14,11 +14,19 @@ import pytest
 
 from orchestrator import lanes
 from orchestrator.deflate import Deflate
-from orchestrator.errors import ConnectionLost, ModelDamaged, Refused, TrainshedError
+from orchestrator.errors import (
+    ConnectionLost,
+    HostKeyChanged,
+    ModelDamaged,
+    Refused,
+    TrainshedError,
+    UsageError,
+)
 from orchestrator.lanes import Piece, Work
 from orchestrator.link import Link
 from orchestrator.mirror import Mirror
 from orchestrator.pipe import Pipe
+from orchestrator.plan import Overrides, make_request
 from orchestrator.pull import _Incoming, pull
 from orchestrator.shelf import Shelf
 from orchestrator.spec import Job
@@ -29,7 +37,7 @@ from remote.protocol import Fetch, Span
 from remote.runfolder import Artifact, State
 from tests.forks import killed_at_each_step
 from tests.servers import Relay, SshServer, openssh
-from tests.vm import Vm, practice, wait_until
+from tests.vm import Vm, fetch, practice, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,12 +45,13 @@ MIB = 2**20
 SIZE = 24 * MIB
 # What the calls of a pull and of an upload take beside the bytes that are asked for.
 TALK_BYTES = 20_000
+JOB = Job("job", "true", (), gpus=0, metrics=False)
 
 
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any machine is far enough for four connections."""
-    monkeypatch.setattr(lanes, "_NEAR_S", 0.0)
+    monkeypatch.setattr(lanes, "NEAR_S", 0.0)
     monkeypatch.setattr(lanes, "_LANES_LIMIT", 4)
 
 
@@ -113,7 +122,7 @@ def test_a_small_model_comes_over_the_one_that_is_open(vm: Vm) -> None:
 def test_a_machine_that_is_near_is_sent_all_over_one_connection(
     vm: Vm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "_NEAR_S", 10.0)
+    monkeypatch.setattr(lanes, "NEAR_S", 10.0)
     link = vm.connect()
     artifact = made(vm, link)
     assert digest_of(bring(vm, link, artifact)) == artifact.sha256
@@ -173,17 +182,16 @@ def test_a_connection_that_is_lost_leaves_its_work_to_the_others(vm: Vm) -> None
 
 
 @pytest.mark.sshd
-def test_a_server_that_allows_one_session_only_is_served_over_one(tmp_path: Path) -> None:
-    settings = "MaxSessions 1\nMaxStartups 1:100:1"
-    with openssh(tmp_path / "server", settings) as server:
+@pytest.mark.usefixtures("together")
+def test_one_session_for_each_connection_is_enough(tmp_path: Path) -> None:
+    with openssh(tmp_path / "server", "MaxSessions 1") as server:
         folder = tmp_path / "vm"
         folder.mkdir()
         with practice(server, folder) as vm:
-            content = vm.write("big", os.urandom(SIZE)).read_bytes()
             link = vm.connect()
             artifact = made(vm, link)
-            assert (vm.run_folder().tree / "big").read_bytes() == content
             assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+            assert ["fetch" in wire.calls for wire in vm.wire.others] == [True] * 3
 
 
 def test_a_server_that_opens_no_further_connection_is_no_error(vm: Vm) -> None:
@@ -194,7 +202,66 @@ def test_a_server_that_opens_no_further_connection_is_no_error(vm: Vm) -> None:
         artifact = made(vm, link)
         assert (vm.run_folder().tree / "big").read_bytes() == content
         assert digest_of(bring(vm, link, artifact)) == artifact.sha256
-        assert all(not wire.calls for wire in vm.wire.others)
+        wait_until(lambda: vm.wire.refused == 6, "three for the upload, three for the pull")
+        assert vm.wire.others == []
+
+
+@pytest.mark.usefixtures("together")
+def test_small_files_go_over_several_connections(vm: Vm) -> None:
+    files = many(vm)
+    link = vm.connect()
+    vm.finish(link, vm.start(link, "true"))
+    tree = vm.run_folder().tree
+    assert {path: (tree / path).read_bytes() for path in files} == files
+    assert ["upload" in wire.calls for wire in vm.wire.others] == [True] * 3
+    assert sent_bytes(vm) < sum(map(len, files.values())) + 250 * len(files)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+@pytest.mark.usefixtures("together")
+def test_small_files_cut_at_any_byte_are_sent_once(vm: Vm, share: float) -> None:
+    files = many(vm)
+    size = sum(map(len, files.values()))
+    with Relay(vm.server.port) as relay:
+        link = vm.connect(port=relay.port)
+        relay.cut_after(int(size * share))
+        with pytest.raises(ConnectionLost):
+            vm.start(link, "true")
+        link.close()
+    wait_until(lambda: not vm.pids(), "the agents have seen the cut")
+    arrived = sum(path.stat().st_size for path in (vm.store / "objects").glob("*/*"))
+    link = vm.connect()
+    before = sent_bytes(vm)
+    snapshot = vm.freeze(Job("job", "true", ()))
+    submit(link, snapshot, (vm.mirrors.all()[0].request,), vm.told)
+    assert sent_bytes(vm) - before < size - arrived + 250 * len(files)
+    vm.finish(link, vm.mirrors.all()[0])
+    tree = vm.run_folder().tree
+    assert {path: (tree / path).read_bytes() for path in files} == files
+
+
+@pytest.mark.usefixtures("together")
+def test_a_file_saved_while_it_goes_over_a_further_connection_is_told(vm: Vm) -> None:
+    many(vm)
+    link = vm.connect()
+    snapshot = vm.freeze(JOB)
+    for path in vm.root.glob("folder/*5"):
+        path.write_bytes(b"saved")
+    mirror = vm.mirrors.make(make_request(JOB, vm.remote, snapshot, Overrides(), "run"))
+    with pytest.raises(UsageError, match="was changed while it was being sent"):
+        submit(link, snapshot, (mirror.request,), vm.told)
+    link = vm.connect()
+    vm.finish(link, vm.start(link, "true", "again"))
+    assert (vm.run_folder("again").tree / "folder" / "5").read_bytes() == b"saved"
+
+
+def many(vm: Vm) -> dict[str, bytes]:
+    """So many small files that they are worth four connections, beside an empty and a large one."""
+    files = {f"folder/{number}": os.urandom(9_000) for number in range(1_300)}
+    files |= {"empty": b"", "medium": os.urandom(300_000), "large": os.urandom(3 * MIB)}
+    for path, content in files.items():
+        vm.write(path, content)
+    return files
 
 
 FAKE = """
@@ -246,9 +313,9 @@ def test_a_range_is_fetched_as_asked_and_never_beyond_what_was_recorded(vm: Vm) 
         (5, 0, b""),
         (5, -1, b""),
     ):
-        assert b"".join(link.fetch(Fetch("run", "model.h5", offset, size))) == expected
+        assert fetch(link, Fetch("run", "model.h5", offset, size)) == expected
     with pytest.raises(Refused):
-        list(link.fetch(Fetch("run", "model.h5", -5, 10)))
+        fetch(link, Fetch("run", "model.h5", -5, 10))
 
 
 def test_parts_that_another_left_wrong_never_make_a_wrong_file(vm: Vm) -> None:
@@ -354,31 +421,47 @@ def test_other_files_are_not_taken_for_parts(tmp_path: Path) -> None:
     assert find_parts(whole) == [(Span(3, 5), part)]
 
 
+@pytest.mark.parametrize("is_near", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_compressed_or_stored_comes_out_as_it_went_in(seed: int) -> None:
+def test_what_is_compressed_or_stored_comes_out_as_it_went_in(seed: int, is_near: bool) -> None:
     noise, text = os.urandom(300_000), b"so much text " * 30_000
     sizes = (0, 1, 4095, 4096, 65_535, 65_536, 262_144)
     blocks = [
         (noise, text)[(seed + number * number // 3) % 2][:size]
         for number, size in enumerate(sizes * 3)
     ]
-    deflate = Deflate()
+    deflate = Deflate(is_near=is_near)
     stream = b"".join(map(deflate.compress, blocks)) + deflate.flush()
     assert zlib.decompress(stream) == b"".join(blocks)
 
 
 def test_what_does_not_shrink_hardly_grows_and_text_shrinks() -> None:
     for block, most in ((os.urandom(MIB), MIB * 1.001), (b"so much text " * 80_000, MIB / 20)):
-        deflate = Deflate()
-        assert len(deflate.compress(block) + deflate.flush()) < most
+        for is_near in (False, True):
+            deflate = Deflate(is_near=is_near)
+            assert len(deflate.compress(block) + deflate.flush()) < most
+
+
+def test_what_shrinks_by_half_is_compressed_over_a_slow_line_only() -> None:
+    half = b"".join(os.urandom(2000) + b"x" * 2000 for _ in range(100))
+    for is_near, least, most in ((False, 0.45, 0.6), (True, 1.0, 1.001)):
+        deflate = Deflate(is_near=is_near)
+        share = len(deflate.compress(half) + deflate.flush()) / len(half)
+        assert least < share < most
+
+
+def test_a_header_that_shrinks_does_not_stand_for_what_follows() -> None:
+    block = b"x" * 4096 + os.urandom(MIB)
+    deflate = Deflate(is_near=False)
+    assert len(block) < len(deflate.compress(block) + deflate.flush())
 
 
 def test_a_pipe_hands_on_what_came_in_order_and_then_its_end() -> None:
     pipe = Pipe()
     with pytest.raises(TimeoutError):
         pipe.read(5, 0.0)
-    pipe.feed(b"abcdef")
-    pipe.feed(b"gh")
+    for data in (b"", b"abcdef", b"", b"gh"):  # packets may be empty
+        pipe.feed(data)
     assert (pipe.read(4), pipe.read(4), pipe.read(4)) == (b"abcd", b"ef", b"gh")
     closing = threading.Timer(0.05, pipe.close)
     closing.start()
@@ -400,14 +483,15 @@ class Cutting(Silence):
             working[0].close()
 
 
+@pytest.mark.parametrize("error", [Refused("no space"), HostKeyChanged("another machine")])
 def test_an_error_of_a_further_connection_is_raised(
-    vm: Vm, monkeypatch: pytest.MonkeyPatch
+    vm: Vm, monkeypatch: pytest.MonkeyPatch, error: TrainshedError
 ) -> None:
     def another(link: Link) -> Link:
-        raise Refused("it has no space")
+        raise error
 
     monkeypatch.setattr(Link, "another", another)
     link = vm.connect()
     artifact = made(vm, link)
-    with pytest.raises(TrainshedError, match="no space"):
+    with pytest.raises(type(error), match=str(error)):
         bring(vm, link, artifact)

@@ -20,7 +20,7 @@ from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, 
 from orchestrator.link import Call
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Watch
 from tests.servers import Relay, SshServer
-from tests.vm import Vm, practice, quoted_python, wait_until
+from tests.vm import Vm, fetch, practice, quoted_python, wait_until
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -158,7 +158,7 @@ def test_a_refusal_leaves_the_link_usable(vm: Vm) -> None:
             link.call(Cancel(run_id), Done)
         assert raised.value.code == "unknown-run"
     with pytest.raises(Refused):
-        list(link.fetch(Fetch("nobody", "model.h5")))
+        fetch(link, Fetch("nobody", "model.h5"))
     assert link.call(ListRuns(), News).reports == ()
 
 
@@ -289,7 +289,7 @@ def test_a_wrong_greeting_is_an_error_that_shows_no_control_characters(vm: Vm, b
 def test_a_file_that_never_comes_is_the_agents_fault(vm: Vm) -> None:
     link = vm.connect(python=vm.fake("hear()\nwhile True:\n    say(DATA, {})"))
     with pytest.raises(AgentBroken):
-        list(link.fetch(Fetch("run", "model.h5")))
+        fetch(link, Fetch("run", "model.h5"))
 
 
 def test_every_failure_of_the_start_closes_the_connection(vm: Vm) -> None:
@@ -374,7 +374,7 @@ def test_a_fetch_sent_ahead_and_never_made_does_no_harm(vm: Vm) -> None:
     link = vm.connect(ahead=[(Fetch("run", "model.h5", 0, 10**6), b"")])
     assert len(link.call(ListRuns(), News).reports) == 1
     link = vm.connect(ahead=[(Fetch("run", "model.h5", 0, 10), b"")])
-    assert sum(map(len, link.fetch(Fetch("run", "model.h5", 0, 10)))) == 10
+    assert len(fetch(link, Fetch("run", "model.h5", 0, 10))) == 10
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from remote.slots import Slots, try_slots
 import remote.store
 from remote.store import Store, StoreTrouble
 from remote.tidy import tidy
-from remote.tree import BadTree, Entry, decode_tree, encode_tree, tree_digest
+from remote.tree import BadTree, Entry, decode_tree, digest_of, encode_tree
 
 data = (DataFolder("d", "11"),)
 request = RunRequest("run", "job", "00", "true", ("a",), data, params={"k": "v"})
@@ -82,8 +82,8 @@ except StoreTrouble:
 wanted = store.lacking(tree)
 assert 0 < wanted[0].have_bytes < 5000
 store.receive(wanted, [zlib.compress(content[wanted[0].have_bytes:])])
-store.complete(tree)
-digest = tree_digest(tree)
+store.complete(encode_tree(tree), store.lacking(tree))
+digest = digest_of(encode_tree(tree))
 assert store.has_tree(digest) and store.load_tree(digest) == tree
 store.copy_tree(digest, root / "copy")
 assert (store.share_tree(digest) / "a" / "model.h5").read_bytes() == content

@@ -31,7 +31,7 @@ from remote.runfolder import Artifacts, RunRequest, RunState, State
 from remote.supervisor import Supervisor
 from tests.forks import fork
 from tests.servers import SshServer
-from tests.vm import Vm, practice, wait_until
+from tests.vm import Vm, fetch, practice, wait_until
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -558,7 +558,7 @@ def test_of_an_output_that_grew_only_what_was_recorded_is_sent(vm: Vm) -> None:
     with (vm.run_folder().tree / "m.h5").open("ab") as file:
         file.write(b" and more" * 100_000)
     for offset in (0, 3, 8, 20):
-        sent = b"".join(link.fetch(Fetch("run", "m.h5", offset)))
+        sent = fetch(link, Fetch("run", "m.h5", offset))
         assert sent == b"recorded"[offset:]
     assert link.call(ListRuns(), News).reports  # the link stays usable
 

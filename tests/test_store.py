@@ -21,7 +21,7 @@ from remote.lock import is_held
 from remote.parts import gaps
 from remote.protocol import CHUNK_BYTES, Lacking, Span
 from remote.store import STAMP_S, Store, StoreTrouble
-from remote.tree import FILE, LINK, Entry, Tree, tree_digest
+from remote.tree import FILE, LINK, Entry, Tree, digest_of, encode_tree
 from tests.forks import at_once, fork, killed_at_each_step
 
 CONTENTS = {
@@ -44,7 +44,7 @@ def tree_of(contents: dict[str, bytes]) -> Tree:
 
 
 TREE = tree_of(CONTENTS)
-DIGEST = tree_digest(TREE)
+DIGEST = digest_of(encode_tree(TREE))
 BY_SHA = {sha(content): content for content in CONTENTS.values()}
 
 
@@ -59,7 +59,7 @@ def send(store: Store) -> None:
     """A whole upload, as the laptop does it."""
     wanted = store.lacking(TREE)
     store.receive(wanted, stream(wanted))
-    store.complete(TREE)
+    store.complete(encode_tree(TREE), store.lacking(TREE))
 
 
 def assert_true(store: Store) -> None:
@@ -69,7 +69,7 @@ def assert_true(store: Store) -> None:
         assert path.stat().st_mode & 0o222 == 0
     for path in (store.root / "snapshots").glob("*.json"):
         tree = store.load_tree(path.stem)
-        assert tree_digest(tree) == path.stem
+        assert digest_of(encode_tree(tree)) == path.stem
         assert not store.lacking(tree)
     for folder in (store.root / "data").glob("[0-9a-f]*"):
         assert_is_tree(folder)
@@ -138,7 +138,7 @@ def test_an_upload_cut_at_any_chunk_goes_on_from_there(tmp_path: Path) -> None:
         assert total - left >= arrived, "a later cut kept less"
         arrived = total - left
         store.receive(rest, stream(rest))
-        store.complete(TREE)
+        store.complete(encode_tree(TREE), store.lacking(TREE))
         assert_true(store)
         assert not list((store.root / "incoming").iterdir())
     assert arrived > total - 200
@@ -248,7 +248,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
 
 def test_completing_a_tree_whose_contents_did_not_come_is_refused(store: Store) -> None:
     with pytest.raises(StoreTrouble, match="4 contents are missing"):
-        store.complete(TREE)
+        store.complete(encode_tree(TREE), store.lacking(TREE))
     assert not store.has_tree(DIGEST)
 
 
@@ -315,7 +315,7 @@ def test_what_is_arriving_from_elsewhere_is_sent_anew_beside_it(store: Store) ->
         yield data[2 * CHUNK_BYTES :]
 
     store.receive(store.lacking(tree), first())
-    store.complete(tree)
+    store.complete(encode_tree(tree), store.lacking(tree))
     assert_true(store)
 
 
@@ -554,7 +554,7 @@ def test_killed_at_any_step_with_parts_the_rest_is_what_the_store_says(tmp_path:
             for w in store.lacking(LARGE_TREE)
         ]
         send_rest(store)
-        store.complete(LARGE_TREE)
+        store.complete(encode_tree(LARGE_TREE), store.lacking(LARGE_TREE))
         assert_true(store)
         assert store.object_path(sha(LARGE)).read_bytes() == LARGE
         assert list((store.root / "incoming").glob(f"{sha(LARGE)}*")) == []
@@ -570,7 +570,7 @@ def test_a_part_that_is_only_claimed_makes_nothing(store: Store) -> None:
         store.receive([claimed], [zlib.compress(b"")])
     assert not store.object_path(sha(LARGE)).exists()
     send_rest(store)
-    store.complete(LARGE_TREE)
+    store.complete(encode_tree(LARGE_TREE), store.lacking(LARGE_TREE))
 
 
 @pytest.fixture

