@@ -132,7 +132,7 @@ def test_much_is_not_sent_unasked(vm: Vm, last: LastSent, size: int) -> None:
     vm.write("one", os.urandom(size))
     _, ahead = launch(vm, last, "second")
     assert calls_of(ahead) == [Offer, Submit]
-    assert ahead.told == ""
+    assert not ahead.told.startswith("synced")
 
 
 def test_a_last_tree_that_cannot_be_remembered_is_no_trouble(vm: Vm, last: LastSent) -> None:
