@@ -317,14 +317,14 @@ def story(category: str, grades: Iterable[Grade], runs: Iterable[PricedRun], now
     after = max((points for points in (before, brought) if points is not None), default=None)
     name = re.sub(r"^category(?=\d)", "category ", category)
     if not runs:
-        return f"{name}: {'no grade' if after is None else after}"
+        return f"{name}: {'no grade' if after is None else f'{after} of 5'}"
     match before, after:
         case _, None:
             points = "no grade"
         case None, _:
-            points = str(after)
+            points = f"{after} of 5"
         case _ if before == after:
-            points = f"still {after}"
+            points = f"still {after} of 5"
         case _:
             points = f"{before} -> {after}"
     spans = [span for run in runs if (span := _span(run.usage, now))]

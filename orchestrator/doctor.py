@@ -273,7 +273,8 @@ def check_clock(there_s: float, here_s: float) -> Check:
             f"the VM's is {off_s:+.0f} s off",
             "switch its time service on there: sudo timedatectl set-ntp true",
         )
-    return Check("clock", Mark.OK, f"{off_s:+.1f} s apart")
+    apart = f"{abs(off_s):.0f} s" if abs(off_s) >= 1 else "less than a second"
+    return Check("clock", Mark.OK, f"{apart} apart")
 
 
 def local_tensorflow() -> str:

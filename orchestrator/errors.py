@@ -49,13 +49,21 @@ class TrainshedError(Exception):
         """
         cause = self.cause
         if not cause and self.__cause__ is not None:
-            cause = f"{type(self.__cause__).__name__}: {self.__cause__}"
+            cause = _say(self.__cause__)
         lines = [f"error: {self}"]
         if cause:
             lines.append(f"cause: {cause}")
         if self.fix:
             lines.append(f"fix:   {self.fix}")
         return "\n".join(printable(line) for line in "\n".join(lines).split("\n"))
+
+
+def _say(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        # Without the number, which Python puts before it.
+        file = f": {error.filename}" if error.filename is not None else ""
+        return f"{error.strerror.lower()}{file}"
+    return f"{type(error).__name__}: {error}"
 
 
 class UsageError(TrainshedError):

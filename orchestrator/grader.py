@@ -73,8 +73,12 @@ class Grader:
         with _blamed(self.path, "score the predictions"):
             value = self.module.score(y, predictions)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise Broken(f"{self.path}: score() gave a {type(value).__name__}, not a number")
+            raise Broken(f"{self.path}: score() gave {_named(value)}, not a number")
         return float(value)
+
+
+def _named(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def read(path: Path) -> Grader:

@@ -75,9 +75,8 @@ class Machines:
         self._console.doing(f"asking {name}")
         keep = self._runs_not_home(name)
         if keep:
-            self._console.warn(
-                f"{len(keep)} runs stay: their outputs are not here yet (train pull)"
-            )
+            stay = "1 run stays: its" if len(keep) == 1 else f"{len(keep)} runs stay: their"
+            self._console.warn(f"{stay} outputs are not here yet (train pull)")
         with open_link(remote, self._console.asker(), self._accept) as link:
             return link.call(Tidy(keep_days, drop, keep), Tidied).heaps
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 import pytest
 
-from orchestrator.cli import app, expand, run_command
+from orchestrator.cli import expand, run_command
+from orchestrator.commands import app
 from orchestrator.filelock import alone
 from orchestrator.shelf import Shelf, file_sha256
 from tests.conftest import ISOLATED_SSH_CONFIG

@@ -374,28 +374,28 @@ def test_the_story_says_points_before_and_after_money_and_time() -> None:
 def test_the_story_of_a_first_grade_has_no_before() -> None:
     runs = priced(usage("a", 0, 3, price=Decimal(2)))
     assert story("category4", [Grade("a", 5, after(4))], runs, NOW) == (
-        "category 4: 5 for $0.10 in 3 min"
+        "category 4: 5 of 5 for $0.10 in 3 min"
     )
 
 
 def test_the_story_of_an_unknown_price_says_so() -> None:
     runs = priced(usage("a", 0, 3, price=None))
     assert story("sunspots", [Grade("a", 5, after(4))], runs, NOW) == (
-        "sunspots: 5 for an unknown price in 3 min"
+        "sunspots: 5 of 5 for an unknown price in 3 min"
     )
 
 
 def test_a_worse_model_leaves_the_points_as_they_were() -> None:
     grades = [Grade(None, 3, after(-1)), Grade("a", 2, after(4))]
     assert story("category4", grades, priced(usage("a", 0, 3)), NOW) == (
-        "category 4: still 3 for $0.03 in 3 min"
+        "category 4: still 3 of 5 for $0.03 in 3 min"
     )
 
 
 def test_a_grade_that_came_later_is_not_the_before() -> None:
     grades = [Grade("a", 3, after(4)), Grade("later", 4, after(9))]
     assert story("category4", grades, priced(usage("a", 0, 3)), NOW) == (
-        "category 4: 3 for $0.03 in 3 min"
+        "category 4: 3 of 5 for $0.03 in 3 min"
     )
 
 
@@ -406,14 +406,14 @@ def test_money_spent_without_a_grade_is_told() -> None:
 
 
 def test_without_runs_the_story_is_the_points() -> None:
-    assert story("category4", [Grade(None, 3, after(0))], [], NOW) == "category 4: 3"
+    assert story("category4", [Grade(None, 3, after(0))], [], NOW) == "category 4: 3 of 5"
     assert story("category4", [], [], NOW) == "category 4: no grade"
 
 
 def test_runs_side_by_side_took_the_time_that_passed() -> None:
     runs = priced(usage("a", 0, 38), usage("b", 0, 38))
     assert story("category4", [Grade("b", 4, after(40))], runs, NOW) == (
-        "category 4: 4 for $0.38 in 38 min"
+        "category 4: 4 of 5 for $0.38 in 38 min"
     )
 
 

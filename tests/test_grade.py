@@ -226,7 +226,11 @@ def test_a_grader_that_breaks_its_contract_is_broken_and_says_where(
             "grader.py:10: could not score",
         ),
         ("return np.abs(y - predictions).mean()", "return 'good'", "gave a str, not a number"),
-        ("return np.abs(y - predictions).mean()", "return None", "gave a NoneType"),
+        (
+            "return np.abs(y - predictions).mean()",
+            "return None",
+            "score() gave nothing, not a number",
+        ),
         ("return np.abs(y - predictions).mean()", "return True", "gave a bool"),
     ],
 )

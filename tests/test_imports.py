@@ -89,7 +89,10 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "the user's side",
         {"asking", "console", "desk", "judge", "logs", "machines", "report", "table", "terminal"},
     ),
-    ("the command line", {"cli", "demo"}),
+    (
+        "the command line",
+        {"cli", "commands", "completion", "demo", "machinecommands", "options"},
+    ),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
 
@@ -103,7 +106,7 @@ DOORS = {
     "paramiko": {"flight", "ssh"},
     "asyncssh": {"practicevm"},
     "yaml": {"config"},
-    "click": {"cli"},
+    "click": {"cli", "commands", "completion", "machinecommands", "options"},
     "rich": {"console", "table", "terminal"},
     "sqlite3": {"ledger", "ledgerschema"},
     "tensorflow": {"grading"},
@@ -182,16 +185,17 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
 
 
 # A command that only reads what is on this laptop, and which of our modules it may import.
-_SHOWING = {
-    *("config", "console", "cost", "duration", "errors", "home", "logview", "mirror", "node"),
-    *("printable", "report", "schema", "size", "spec", "table", "tell", "verdict"),
+_PARSING = {"commands", "completion", "errors", "machinecommands", "options", "printable"}
+_SHOWING = _PARSING | {
+    *("config", "console", "cost", "duration", "home", "logview", "mirror", "node"),
+    *("report", "schema", "size", "spec", "table", "tell", "verdict"),
 }
 _RECORDED = _SHOWING | {"ledger", "ledgerschema", "money"}
 _RUNS = _RECORDED | {"declared", "desk", "finding", "logs", "shelf", "status"}
 QUICK = {
-    ("--help",): {"errors", "printable"},
-    ("--version",): {"errors", "printable"},
-    ("run", "--help"): {"errors", "printable"},
+    ("--help",): _PARSING,
+    ("--version",): _PARSING,
+    ("run", "--help"): _PARSING,
     ("status",): _RUNS,
     ("status", "--all", "--local"): _RUNS,
     ("logs", "a-1"): _RUNS,
