@@ -1,13 +1,14 @@
 # make demo    the main job against a practice VM on this machine
 # make test    lint, types and all tests
 # make check   the same without the slow tests
+# make faults  what is broken on purpose, at many points
 # make bench   measurements
 # make clean   remove what the others made
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types fmt lock calibrate bench clean setup openssh
+.PHONY: demo test check lint types fmt lock faults calibrate bench clean setup openssh
 
 demo: setup
 	$(BIN)/python -m orchestrator.demo .demo
@@ -51,6 +52,10 @@ lock:
 	rm -rf .venv && $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --editable '.[grade,practice,dev]'
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable > requirements.lock
+
+# What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.
+faults: setup openssh
+	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} $(BIN)/python -m pytest -n 2 -m faults tests/faults
 
 # The practice pack's table of points: every starter and reference, over three seeds.
 calibrate: setup

@@ -236,10 +236,12 @@ class Link:
                 )
             block = self._channel.read(_READ_BYTES)
             if not block:
-                raise self._no_agent(self._channel.exit_status())
+                status = self._channel.exit_status()
+                # None: it was killed, as by a VM without memory, and may well start the next time.
+                raise self._ended() if status is None else self._no_agent(status)
             self._ready += block
 
-    def _no_agent(self, status: int | None) -> TrainshedError:
+    def _no_agent(self, status: int) -> TrainshedError:
         said = self._channel.stderr_tail().decode("utf-8", "replace")
         cause = printable(said.strip().rpartition("\n")[2])
         python = self._python

@@ -70,19 +70,29 @@ def killed_at_each_step(
 
 
 def _do_until(step: int, action: Callable[[int], object]) -> None:
-    changes = frozenset(_CHANGES.split())
-    left = step
+    effects = before_each_change(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    next(effects)
+    action(step)
 
-    def count(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal left
+
+def before_each_change(step: int, strike: Callable[[], object]) -> Iterator[int]:
+    """Call `strike` just before this process's step-th change of the file system, from now on;
+    yields how many there were so far.
+    """
+    changes = frozenset(_CHANGES.split())
+    count = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
         if event not in changes or (event == "open" and not _writes(arguments)):
             return
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
+        count += 1
+        if count == step + 1:
+            strike()
 
-    sys.addaudithook(count)
-    action(step)
+    sys.addaudithook(watch)
+    while True:
+        yield count
 
 
 def _writes(arguments: tuple[object, ...]) -> bool:

@@ -1,0 +1,48 @@
+"""The whole way of a run, small enough to be gone hundreds of times."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.faults.truth import STARTS, Scene
+from tests.laptop import Finished, Laptop, make_laptop
+from tests.servers import SshServer
+
+# It notes that it was started, says something, and makes a model and a curve.
+SCRIPT = f"""\
+import hashlib, os, pathlib, time
+with open(os.path.join(os.environ["HOME"], "{STARTS}"), "a") as file:
+    file.write(os.getcwd() + "\\n")
+for number in range(50):
+    print("line", number, "x" * 200, flush=True)
+time.sleep(0.2)
+noise = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(10_000))
+pathlib.Path("a/mymodel.h5").write_bytes(noise)
+pathlib.Path("a/curve.txt").write_text("a curve")
+"""
+# The same command so often at most; one fault costs one.
+TRIES = 4
+
+
+def set_up(folder: Path, server: SshServer, port: int) -> tuple[Laptop, Scene]:
+    """A laptop that never spoke with the VM, and a VM that never saw it. The remote is `far`."""
+    for left in (server.home / ".trainshed", server.home / STARTS):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+    laptop = make_laptop(folder, None)
+    laptop.add_remote(server, "far", port=port)
+    made = laptop.add_job("a", script=SCRIPT, outputs=["a/mymodel.h5", "a/curve.txt"])
+    (made / "noise.bin").write_bytes(bytes(range(256)) * 400)
+    return laptop, Scene(laptop.root, laptop.home / "ledger.sqlite3", server.home)
+
+
+def train_until_done(laptop: Laptop) -> list[Finished]:
+    """The same command again until it says that all went well; each of its tries."""
+    tries: list[Finished] = []
+    while len(tries) < TRIES and (not tries or tries[-1].returncode):
+        tries.append(laptop.train("--remote", "far"))
+    assert tries[-1].returncode == 0, "\n---\n".join(each.stderr for each in tries)
+    return tries
