@@ -17,7 +17,7 @@ from orchestrator.snapshot import LocalTree, Snapshot, content_paths, read_conte
 from remote.atomic import replace_file
 from remote.protocol import Lacking, Offer, Patch, Submit
 from remote.runfolder import RunRequest
-from remote.tree import BadTree, Tree, decode_tree, encode_tree
+from remote.tree import Tree, digest_of, encode_tree, read_tree
 
 # Sent in vain if the VM holds other trees by now, so no more than goes through a line in no time.
 _SIZE_LIMIT_BYTES = 128 * 2**10
@@ -57,10 +57,11 @@ class LastSent:
     def recall(self) -> tuple[str, Tree] | None:
         try:
             content = self.file.read_bytes()
-            digest, packed = content[:_DIGEST_CHARS].decode("ascii"), content[_DIGEST_CHARS:]
-            return digest, decode_tree(zlib.decompress(packed))
-        except (OSError, ValueError, zlib.error, BadTree):
+            digest = content[:_DIGEST_CHARS].decode("ascii")
+            manifest = zlib.decompress(content[_DIGEST_CHARS:])
+        except (OSError, ValueError, zlib.error):
             return None
+        return (digest, read_tree(manifest)) if digest_of(manifest) == digest else None
 
     def keep(self, tree: LocalTree) -> None:
         """Remember, if it is news; without a place to write to, all is asked for the next time."""

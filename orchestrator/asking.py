@@ -16,7 +16,7 @@ from orchestrator.spec import Remote, Workspace
 if TYPE_CHECKING:
     from orchestrator.roundtrip import Connect
 
-Troubles = dict[str, TrainshedError]
+Unasked = dict[str, TrainshedError]
 """Why a remote could not be asked, by its name or by run id."""
 
 Take = Callable[[Remote, Sequence[Mirror]], None]
@@ -27,42 +27,45 @@ class Asking:
 
     Args:
         mirrors: those to ask about.
+
+    Attributes:
+        remotes: those that can be asked, by name.
     """
 
     def __init__(self, workspace: Workspace, ledger: Ledger, mirrors: Sequence[Mirror]) -> None:
         self._by_remote: dict[str, list[Mirror]] = {}
         for mirror in mirrors:
             self._by_remote.setdefault(ledger.remote_of(mirror.run_id), []).append(mirror)
-        self._troubles: Troubles = {}
-        self._remotes: dict[str, Remote] = {}
+        self._troubles: Unasked = {}
+        self.remotes: dict[str, Remote] = {}
         known = {remote.name: remote for remote in known_remotes(workspace)}
         for name, mine in self._by_remote.items():
             try:
-                self._remotes[name] = known.get(name) or remote_of(workspace, ledger, mine[0])
+                self.remotes[name] = known.get(name) or remote_of(workspace, ledger, mine[0])
             except UsageError as error:
                 self._troubles[name] = error
 
-    def look(self, connect: Connect) -> Troubles:
+    def look(self, connect: Connect) -> Unasked:
         """Learn where the runs stand, from all remotes at once; by run id, why not."""
         ways = {
             name: partial(connect, remote, [first_look(self._by_remote[name])])
-            for name, remote in self._remotes.items()
+            for name, remote in self.remotes.items()
         }
         return self._by_run(look_at_all(ways, self._by_remote))
 
-    def take_home(self, take: Take) -> Troubles:
+    def take_home(self, take: Take) -> Unasked:
         """Have what ended brought home, from one remote after the other, as each may take all of
         the line; by run id, why not.
         """
-        troubles: Troubles = {}
-        for name, remote in self._remotes.items():
+        troubles: Unasked = {}
+        for name, remote in self.remotes.items():
             try:
                 take(remote, self._by_remote[name])
             except TrainshedError as error:
                 troubles[name] = error
         return self._by_run(troubles)
 
-    def _by_run(self, troubles: Mapping[str, TrainshedError]) -> Troubles:
+    def _by_run(self, troubles: Mapping[str, TrainshedError]) -> Unasked:
         told = {**self._troubles, **troubles}
         return {mirror.run_id: e for name, e in told.items() for mirror in self._by_remote[name]}
 

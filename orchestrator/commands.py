@@ -62,7 +62,7 @@ def init(folder: Path, solutions: bool) -> None:
     with Console() as console:
         made = make_workspace(folder, solutions=solutions, tell=console)
     if made.kept:
-        what = "is a workspace already" if "train.yaml" in made.kept else "was begun already"
+        what = "is a workspace already" if "train.yaml" in made.kept else "has files already"
         console.step(f"{folder} {what}; kept as they were: {len(made.kept)} files")
         console.step(f"added: {', '.join(made.added) or 'nothing, it is complete'}")
     for name in made.own:

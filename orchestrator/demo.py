@@ -40,13 +40,14 @@ def main(folder: Path) -> int:
             # The first time there is no remote to remove.
             if code and words[:2] != ["remote", "remove"]:
                 return code
+    train = str(Path(sys.executable).with_name("train"))
     say(
         f"\nThe models are in {exam}. To go on there by yourself, start the VM again in another\n"
         "terminal; at its old port it is still the remote `practice`:\n"
         f"  {shlex.join([sys.executable, '-m', 'orchestrator.practicevm', str(folder / 'vm')])}\n"
         "and here:\n"
         f"  export TRAINSHED_HOME={shlex.quote(str(folder / 'home'))}\n"
-        f"  cd {shlex.quote(str(exam))} && train --remote practice"
+        f"  cd {shlex.quote(str(exam))} && {shlex.quote(train)} --remote practice"
     )
     return 0
 

@@ -34,6 +34,7 @@ from orchestrator.verdict import Outcome
 from remote.protocol import Cancel, Done
 
 if TYPE_CHECKING:
+    from orchestrator.asking import Asking
     from orchestrator.link import Call, Link
     from orchestrator.reach import HeadStart
     from orchestrator.roundtrip import RoundTrip
@@ -166,7 +167,7 @@ class Desk:
         """
         if mirror.ended:
             return f"{mirror.run_id} has already ended: {mirror.verdict}"
-        if mirror.verdict != UNKNOWN and forget:
+        if forget and mirror.was_heard_of:
             raise UsageError(
                 f"{mirror.run_id} was {mirror.verdict} when its VM last spoke of it, and may cost "
                 "money",
@@ -280,8 +281,10 @@ class Desk:
         """Learn where runs stand; why a remote could not be asked, by run id."""
         from orchestrator.asking import Asking
 
+        asking = Asking(self.workspace, self.ledger, mirrors)
+        self._check_accept(asking)
         try:
-            return Asking(self.workspace, self.ledger, mirrors).look(self.link)
+            return asking.look(self.link)
         finally:
             # Here, because the remotes are asked by other threads, and the ledger is this one's.
             for mirror in mirrors:
@@ -298,7 +301,17 @@ class Desk:
                 with self.link(remote, trip.ahead_of_catching_up(mine)) as link:
                     trip.catch_up(link, mine)
 
-        return Asking(self.workspace, self.ledger, mirrors).take_home(take)
+        asking = Asking(self.workspace, self.ledger, mirrors)
+        self._check_accept(asking)
+        return asking.take_home(take)
+
+    def _check_accept(self, asking: Asking) -> None:
+        if self._accept and len(asking.remotes) > 1:
+            raise UsageError(
+                f"--accept-host-key is for one machine, and {len(asking.remotes)} would be asked: "
+                f"{', '.join(asking.remotes)}",
+                fix=f"train doctor {min(asking.remotes)} --accept-host-key {self._accept}",
+            )
 
     def _is_home(self, mirror: Mirror) -> bool:
         return is_home(mirror, self.ledger, Shelf(self.workspace.state))

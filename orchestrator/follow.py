@@ -14,6 +14,7 @@ from orchestrator.errors import (
     HostKeyUnknown,
     LoginRefused,
     NoPython,
+    Refused,
     TrainshedError,
 )
 from orchestrator.link import Call, Link
@@ -121,9 +122,7 @@ class Follower:
         """
         for mirror in tuple(self._mirrors.values()):
             if self._is_home(mirror):
-                self._tell.step(
-                    f"{mirror.run_id} {mirror.verdict}; another command brought it home"
-                )
+                self._tell.step(f"{mirror.run_id} {mirror.verdict}, as another command saw")
                 self._leave(mirror.run_id)
         if not self._mirrors:
             raise _AllHome
@@ -190,6 +189,7 @@ class Follower:
         self._leave(mirror.run_id)
 
     def _leave(self, run_id: str) -> None:
+        self._tell_tail(self._mirrors[run_id], self._tails.pop(run_id, 0))
         for table in (self._mirrors, self._offsets, self._jobs):
             del table[run_id]
 
@@ -236,6 +236,8 @@ def _read_log(link: Link, run_id: str, offsets: Iterable[int]) -> tuple[int, byt
     # Of the other files the least that can be asked for.
     asked = tuple(Offsets(run_id, log=offset, metrics=-1, usage=-1) for offset in offsets)
     news, body = link.call_for_body(Watch(asked), News)
+    if run_id in news.missing:
+        raise Refused(f"{link.name} does not know {run_id} any more")
     begins, parts, at = [], [], 0
     for piece in news.pieces:
         if piece.name == "log":

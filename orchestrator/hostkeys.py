@@ -128,6 +128,7 @@ def admit(
     asker: Asker | None,
     accept: str | None,
     own: Path,
+    may_replace: bool,
 ) -> None:
     """Return only if this key may be trusted; a key trusted for the first time is recorded.
 
@@ -141,6 +142,8 @@ def admit(
         known: what all files say about that name, our own among them.
         accept: a fingerprint the user has checked beforehand.
         own: our known_hosts file.
+        may_replace: whether `accept` may be about a server that another key is known for; it is
+            not about jump hosts.
 
     Raises:
         HostKeyUnknown: never seen, and nobody vouches for it.
@@ -159,7 +162,7 @@ def admit(
         return
     if plain:
         is_ours = all(entry.file == str(own) for entry in plain)
-        if accept != key.fingerprint or not is_ours:
+        if accept != key.fingerprint or not (is_ours and may_replace):
             raise _changed(where, name, key, plain, accept, own)
     elif accept is None and asker is not None and asker.trust(name, key.kind, key.fingerprint):
         accept = key.fingerprint

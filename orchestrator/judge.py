@@ -45,7 +45,8 @@ def judge(result: Result, *, runs: bool = True) -> None:
         for m in result.mirrors
         if m.verdict == "succeeded"
         and m.request.job in lacking
-        and not {m.run_id} & (result.made.keys() | result.old)
+        and m.run_id not in result.made.keys() | result.old
+        and not m.model_is_missing
     ]
     if ungraded:
         raise GradeBelow(

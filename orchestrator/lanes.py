@@ -17,8 +17,9 @@ from orchestrator.errors import (
     ConnectionLost,
     HostKeyChanged,
     HostKeyUnknown,
+    Refused,
 )
-from orchestrator.link import NEAR_S, Link
+from orchestrator.link import Link
 from remote.protocol import Span
 
 # A connection costs four round trips and some processor time, and each has its slow start.
@@ -79,7 +80,7 @@ class Work:
         """How many connections it is worth."""
         # Nearer, the processor is the limit: paramiko is Python, and all lanes share one
         # interpreter.
-        if link.round_trip_s < NEAR_S:
+        if link.is_near:
             return 1
         return max(1, min(_LANES_LIMIT, self.size_bytes // _LANE_BYTES))
 
@@ -119,19 +120,27 @@ class Work:
 
     def _help(self, link: Link, opened: list[Link]) -> None:
         try:
-            with link.another() as lane:
-                opened.append(lane)
-                self._work(lane)
+            lane = link.another()
         except (HostKeyUnknown, HostKeyChanged) as error:
             self._fail(error)
-        except (ConnectError, ConnectionLost):
+            return
+        except (ConnectError, ConnectionLost, Refused):
+            return
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that shares
+            self._fail(error)
+            return
+        try:
+            with lane:
+                opened.append(lane)
+                self._work(lane)
+        except ConnectionLost:
             pass
         except BaseException as error:  # noqa: BLE001  # raised in the thread that shares
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
-            self._error = error
+            self._error = self._error or error
             self._ended = True
             self._changed.notify_all()
 

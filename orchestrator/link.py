@@ -109,6 +109,11 @@ class Link:
         """To the machine and back; 0 if not known."""
         return self._connection.round_trip_s
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the line is faster than a processor; False where nobody knows."""
+        return 0 < self.round_trip_s < NEAR_S
+
     def another(self) -> Link:
         """A further agent on the same machine, over a connection of its own.
 
@@ -159,7 +164,7 @@ class Link:
             Whatever `chunks` raises; the link is closed then.
         """
         self.begin_call(call)
-        deflate = Deflate(is_near=self.round_trip_s < NEAR_S)
+        deflate = Deflate(is_near=self.is_near)
         try:
             for chunk in _gathered(chunks):
                 if packed := deflate.compress(chunk):

@@ -155,9 +155,11 @@ def remote_add(
 @remote.command("set")
 @name_argument
 @_remote_options(is_new=False)
+@click.option("--force", is_flag=True, help="Even if runs go on at the old address.")
 @accept_option
 def remote_set(
     name: str,
+    force: bool,
     accept: str,
     **options: Any,  # noqa: ANN401  # as click has them
 ) -> None:
@@ -173,7 +175,7 @@ def remote_set(
     from orchestrator.report import change_text
 
     with Console() as console:
-        change = Machines.here(console, accept).change(name, _said(options))
+        change = Machines.here(console, accept).change(name, _said(options), force=force)
     console.result(f"{change_text(change)}\nNext: train doctor {name}")
 
 

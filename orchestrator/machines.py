@@ -82,7 +82,11 @@ class Machines:
 
     def _runs_not_home(self, name: str) -> tuple[str, ...]:
         """Runs on this remote, of any workspace here, whose outputs somebody may still want."""
-        return tuple(mirror.run_id for mirror in _mirrors_on(name) if not mirror.settled)
+        return tuple(
+            mirror.run_id
+            for mirror in _mirrors_on(name)
+            if not (mirror.settled or mirror.is_known_unsent)
+        )
 
     def add(self, remote: Remote) -> tuple[str, str]:
         """Check the host key with the user, then remember the remote; the key's type and print.
@@ -99,13 +103,17 @@ class Machines:
         add_remote(remotes_file(), remote)
         return found
 
-    def change(self, name: str, said: Said) -> Change:
+    def change(self, name: str, said: Said, *, force: bool = False) -> Change:
         """Put what was said of a remote into the user's file, and leave the rest of it as it is.
 
         A machine at another address or port is greeted as a new one is.
 
+        Args:
+            force: even if runs may still go on at the old address.
+
         Raises:
-            UsageError: nothing was said, it makes no sense, or the user's file has no such remote.
+            UsageError: nothing was said, it makes no sense, the user's file has no such remote, or
+                runs may still go on there.
             ConnectError: not reached, or its key is not trusted; nothing is changed.
         """
         if said == Said() and not self._accept:
@@ -125,6 +133,14 @@ class Machines:
         if said.key:
             _check_key(said.key)
         moved = (new.host, new.port) != (old.host, old.port)
+        if moved and not force and (runs := open_runs(name)):
+            raise UsageError(
+                f"runs may still go on {name} at its old address, and cost money: "
+                f"{', '.join(runs)}",
+                cause="at the new address nobody knows of them, and they would count as lost",
+                fix=f"if it is the same machine, or the old one is gone: the same with --force; "
+                f"else first: train pull, or: train remote add OTHER --host {new.host}",
+            )
         host_key = self._greet(new) if moved or self._accept else None
         new = change_remote(file, name, partial(changed, said=said))
         if workspaces:
@@ -175,7 +191,7 @@ def open_runs(name: str) -> tuple[str, ...]:
     return tuple(
         mirror.run_id
         for mirror in _mirrors_on(name)
-        if mirror.seen is not None and not mirror.ended
+        if not (mirror.ended or mirror.settled or mirror.is_known_unsent)
     )
 
 

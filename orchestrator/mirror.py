@@ -1,6 +1,7 @@
 """What the laptop keeps of a run: its request, its files as far as they came, the last report.
 
-    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl, unsent, settled}
+    .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl}
+                        /{command, unsent, settled}
     .train/settled                     names of settled runs, so that a hundred thousand of them
                                        need not be looked into to find the one that goes on
 
@@ -35,7 +36,7 @@ from remote.runfolder import RunRequest, State, is_run_id
 # A sample of 16 GPUs is under 4 kB.
 _LAST_SAMPLE_BYTES = 64_000
 
-UNKNOWN = "not sent"
+UNKNOWN = "not heard of"
 
 _FILES = {"log": "log", "metrics": "metrics.jsonl", "usage": "usage.jsonl"}
 
@@ -110,6 +111,16 @@ class Mirror:
         """It is about to be sent, and after a crash it must not be thought otherwise."""
         (self.folder / "unsent").unlink(missing_ok=True)
         sync_folder(self.folder)
+
+    def take_on(self, token: str) -> None:
+        """From now on it is the business of the command with this token."""
+        (self.folder / "command").write_text(token)
+
+    def is_taken_on_by(self, token: str) -> bool:
+        try:
+            return (self.folder / "command").read_text() == token
+        except FileNotFoundError:
+            return False
 
     def offsets(self) -> Offsets:
         """How far this laptop has read the run."""

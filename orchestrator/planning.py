@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from orchestrator.filelock import alone
 from orchestrator.ledger import Ledger, RunFact
@@ -19,23 +20,39 @@ from remote.runfolder import RunRequest
 
 
 class Planning:
-    """Attributes:
-    unsent: ids of runs of which no VM can have heard when they were planned.
-    """
+    """What one command is about."""
 
-    def __init__(self, mirrors: Mirrors, ledger: Ledger, tell: Teller) -> None:
+    def __init__(self, lock: Path, mirrors: Mirrors, ledger: Ledger, tell: Teller) -> None:
+        self._lock = lock
         self._mirrors = mirrors
         self._ledger = ledger
         self._tell = tell
         self._resumed: set[str] = set()
-        self.unsent: set[str] = set()
+        self._unsent: set[str] = set()
+        self._token = secrets.token_hex(8)
+
+    def note_unsent(self, mirrors: Iterable[Mirror]) -> None:
+        """For certain this command started none of these. Those of which no VM can have heard when
+        they were planned, and which no other command took on since, may be forgotten without asking
+        a VM.
+        """
+        with alone(self._lock):
+            for mirror in mirrors:
+                if mirror.run_id in self._unsent and mirror.is_taken_on_by(self._token):
+                    mirror.note_unsent()
+
+    def may_be_sent(self, mirrors: Iterable[Mirror]) -> None:
+        """From now on nobody knows whether a VM has heard of these."""
+        self._unsent.clear()
+        for mirror in mirrors:
+            mirror.forget_unsent()
 
     def plan_runs(self, order: Order, snapshot: Snapshot) -> tuple[Mirror, ...]:
         """A run for each job: the one of a command that was interrupted before it gave its result,
         if it asked for the same work; else a new one.
         """
         # Two commands at once would each make one.
-        with alone(order.workspace.state / "planning"):
+        with alone(self._lock):
             known = readable(self._mirrors.unsettled(), self._tell)
             return tuple(self._plan_run(job, order, snapshot, known) for job in order.jobs)
 
@@ -47,13 +64,14 @@ class Planning:
         if mirror is None:
             run_id = make_run_id(job.name, datetime.now(UTC), secrets.token_hex(2))
             mirror = self._mirrors.make(request._replace(run_id=run_id))
-            self.unsent.add(run_id)
+            self._unsent.add(run_id)
         elif mirror.run_id not in self._resumed:
             self._resumed.add(mirror.run_id)
             if mirror.unsent:
                 mirror.forget_unsent()
-                self.unsent.add(mirror.run_id)
+                self._unsent.add(mirror.run_id)
             self._tell.step(f"going on with {mirror.run_id}")
+        mirror.take_on(self._token)
         self._ledger.add(self._run_fact(mirror, order))
         return mirror
 

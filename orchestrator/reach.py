@@ -101,19 +101,31 @@ def open_link(
     Args:
         ahead: calls sent along, as `Link` has them.
         begun: a connection to this remote that may be there already.
+
+    Raises:
+        ConnectError: nothing that was sent ahead has taken effect.
+        ConnectionLost: it may have.
     """
     from orchestrator.link import Link
 
     early = begun.take() if begun is not None else None
     connection = early or _connect(remote, asker, accept)
+    ahead = tuple(ahead)
     try:
         return Link(connection, remote.name, remote.python, ahead)
-    except (ConnectError, ConnectionLost):
+    except (ConnectError, ConnectionLost) as error:
         if early is None:
             raise
-        # It may have died while nobody looked: the laptop slept, the server lost patience. Or its
-        # login needs a passphrase.
+        first = error
+    # It may have died while nobody looked: the laptop slept, the server lost patience. Or its login
+    # needs a passphrase.
+    try:
         return open_link(remote, asker, accept, ahead)
+    except ConnectError as error:
+        if ahead and isinstance(first, ConnectionLost):
+            # What was sent ahead may have taken effect, and nobody may say that it did not.
+            raise first from error
+        raise
 
 
 def check_host_key(remote: Remote, asker: Asker | None, accept: str = "") -> tuple[str, str]:

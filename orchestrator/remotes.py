@@ -138,11 +138,11 @@ def _price(old: Price | None, amount: str | None, currency: str | None) -> Price
     else:
         per_hour = _amount(amount)
         new = replace(old, per_hour=per_hour) if old else Price(per_hour)
-    if currency is None:
+    if currency is None or (new is None and currency == ""):
         return new
     if new is None:
         raise UsageError(f"--currency {currency} needs a price", fix="name it too: --price 0.50")
-    return replace(new, currency=currency)
+    return replace(new, currency=currency or Price(new.per_hour).currency)
 
 
 def _amount(text: str) -> Decimal:

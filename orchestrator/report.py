@@ -21,7 +21,7 @@ from orchestrator.cost import (
     sum_costs,
     sum_rows,
 )
-from orchestrator.mirror import LOST, UNKNOWN, Mirror, age, why_lost
+from orchestrator.mirror import LOST, Mirror, age, why_lost
 from orchestrator.printable import printable
 from orchestrator.size import format_size
 from orchestrator.table import Cell, Table
@@ -156,6 +156,11 @@ def _ago(at: datetime | None) -> str:
     return f"{format_duration(max(0.0, (datetime.now(UTC) - at).total_seconds()))} ago"
 
 
+def state_text(mirror: Mirror) -> str:
+    """What the laptop thinks of it, in a word or three."""
+    return "not sent" if mirror.is_known_unsent else mirror.verdict
+
+
 def reason_text(mirror: Mirror) -> str:
     """Why a run is as it is, where there is more to say than its state."""
     seen = mirror.seen
@@ -174,11 +179,11 @@ def run_json(row: StatusRow) -> Json:
     return {
         "run": mirror.run_id,
         "category": mirror.request.job,
-        "state": mirror.verdict,
+        "state": state_text(mirror),
         "remote": row.remote,
         "seen_at": seen.at if seen else None,
         "note": row.note,
-        "reason": "" if mirror.verdict == UNKNOWN else reason_text(mirror),
+        "reason": reason_text(mirror),
         "exit_code": state.exit_code if state else None,
         "signal": state.signal if state else None,
         # Before the VM's first word on it, the time at which it took it.

@@ -19,6 +19,7 @@ from orchestrator.errors import (
     AgentBroken,
     ConnectError,
     ConnectionLost,
+    HostKeyChanged,
     Interrupted,
     ModelDamaged,
     Refused,
@@ -75,7 +76,7 @@ class RoundTrip:
         self.connect = connect
         self.tell = tell
         self.mirrors = Mirrors(workspace.state)
-        self._planning = Planning(self.mirrors, ledger, tell)
+        self._planning = Planning(workspace.state / "planning", self.mirrors, ledger, tell)
         self._early = Examining(tell)
         self._troubles = Troubles(tell)
 
@@ -123,14 +124,8 @@ class RoundTrip:
         try:
             return self.connect(remote, ahead.calls)
         except ConnectError:
-            self._note_unsent(mirrors)
+            self._planning.note_unsent(mirrors)
             raise
-
-    def _note_unsent(self, mirrors: Iterable[Mirror]) -> None:
-        """For certain none of these was started: they may be forgotten without asking a VM."""
-        for mirror in mirrors:
-            if mirror.run_id in self._planning.unsent:
-                mirror.note_unsent()
 
     def submit(
         self,
@@ -148,25 +143,24 @@ class RoundTrip:
         Raises:
             ConnectionLost: there was no way back to the VM for a while.
         """
+        fingerprint = link.host_key_fingerprint
         while True:
             try:
                 requests = tuple(mirror.request for mirror in mirrors)
                 submit(link, snapshot, requests, self.tell, ahead)
             except ConnectionLost as lost:
                 link.close()
-                self._planning.unsent.clear()
-                for mirror in mirrors:
-                    mirror.forget_unsent()
+                self._planning.may_be_sent(mirrors)
                 # Nothing may have been started yet, so somebody should soon know.
                 link = reconnect(
-                    lambda: self._connect_again(remote),
+                    lambda: self._connect_again(remote, fingerprint),
                     lost,
                     self.tell,
                     limit_s=_SUBMIT_RETRY_LIMIT_S,
                 )
             except Refused as no:
                 if no.code in _NOTHING_STARTED:
-                    self._note_unsent(mirrors)
+                    self._planning.note_unsent(mirrors)
                 raise
             else:
                 self._mark_submitted(link, mirrors)
@@ -201,8 +195,9 @@ class RoundTrip:
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
         """
+        fingerprint = link.host_key_fingerprint
         follower = Follower(
-            lambda: self._connect_again(remote),
+            lambda: self._connect_again(remote, fingerprint),
             mirrors,
             self.tell,
             self.take_home,
@@ -214,12 +209,31 @@ class RoundTrip:
                 return follower.follow(link)
         except KeyboardInterrupt:
             raise _detached(mirrors, remote) from None
+        finally:
+            # Also what another command saw of an end.
+            for mirror in mirrors:
+                self.record_events(mirror)
 
-    def _connect_again(self, remote: Remote) -> Link:
-        """As the config has it by now: a machine that was restarted may have another address."""
+    def _connect_again(self, remote: Remote, fingerprint: str) -> Link:
+        """As the config has it by now: a machine that was restarted may have another address.
+
+        Args:
+            fingerprint: of the host key it had before.
+
+        Raises:
+            HostKeyChanged: it is another machine by now, which knows nothing of these runs.
+        """
         with suppress(TrainshedError):
             remote = find_remote(load_workspace(self.workspace.root), remote.name)
-        return self.connect(remote)
+        link = self.connect(remote)
+        if link.host_key_fingerprint != fingerprint:
+            link.close()
+            raise HostKeyChanged(
+                f"{remote.name} is another machine by now",
+                cause=f"its host key was {fingerprint}, it is {link.host_key_fingerprint}",
+                fix="train status; what was sent to the other one is there",
+            )
+        return link
 
     def _examining(self, mirrors: Sequence[Mirror]) -> AbstractContextManager[None]:
         return self._early.beside(self.exam, mirrors)

@@ -14,6 +14,7 @@ Every failure leaves here as one of our errors. Where paramiko differs from what
 from __future__ import annotations
 
 import logging
+import math
 import stat
 import struct
 import threading
@@ -287,6 +288,7 @@ class Connection:
                 line = Line(channel, SILENCE_LIMIT_S)
             elif hop.proxy_command is not None:
                 line = through_command(hop.proxy_command, limit_s=SILENCE_LIMIT_S)
+                started = math.inf  # it has started a program; how far that reaches is not known
             elif dialing is not None and early is not None:
                 line, took_s = Line(early, SILENCE_LIMIT_S), dialing.took_s
             else:
@@ -302,7 +304,7 @@ class Connection:
                 why, fix = why_unreachable(error, hop.host, hop.port, timeout_s)
             raise ConnectError(f"cannot reach {where}: {why}", fix=fix) from error
         self._lines.append(line)
-        self.round_trip_s = took_s or time.monotonic() - started
+        self.round_trip_s = took_s or max(0.0, time.monotonic() - started)
 
     def _shake_hands(
         self, hop: Hop, where: str, known: Sequence[KnownKey], timeout_s: float, early: str = ""
@@ -484,7 +486,13 @@ def _open(
             else:
                 connection._shake_hands(hop, where, known, timeout_s)
             key = connection.host_key
-            admit(where, hop.known_as, key, known, asker=asker, accept=accept, own=own)
+            admit(
+                *(where, hop.known_as, key, known),
+                asker=asker,
+                accept=accept,
+                own=own,
+                may_replace=last,
+            )
             if last and log_in and may_fly and way and way.ahead > PLAIN:
                 again = partial(_open, destination, asker, own, accept, timeout_s)
                 connection._flight = _Flight(

@@ -21,7 +21,7 @@ from orchestrator.grade import (
     grade,
     install_command,
 )
-from orchestrator.ledger import Ledger, Promotion, VerdictFact
+from orchestrator.ledger import ArtifactFact, Ledger, Promotion, VerdictFact
 from orchestrator.shelf import Shelf, file_sha256
 from orchestrator.spec import Job, Workspace
 from orchestrator.surroundings import Surroundings, look_around
@@ -114,7 +114,7 @@ class Exam:
             run_id=self._maker(job, sha256) if sha256 else None,
             gradable=self.grader_path(job) is not None,
             has_run=bool(sha256 or self.ledger.runs(workspace=self._name, category=job.name)),
-            is_on_shelf=sha256 is None and self._last_pulled(job) is not None,
+            is_on_shelf=sha256 is None and self._last_made(job) is not None,
             can_grade=can_grade(),
         )
 
@@ -139,7 +139,7 @@ class Exam:
             return []
         standing = self.adopt(job)
         known = {fact.sha256 for fact in self._verdicts(job) if fact.outcome != "broken"}
-        pulled = [sha256 for _, sha256 in self._pulled(job)]
+        pulled = [model.sha256 for _, model in self._pulled(job)]
         wanted = dict.fromkeys([*pulled, *([standing] if standing else [])])
         return [sha256 for sha256 in wanted if sha256 not in known and self.shelf.find(sha256)]
 
@@ -190,8 +190,8 @@ class Exam:
     def promote(self, job: Job, *, latest: str | None = None) -> str | None:
         """Put the best model into the folder, or `latest`; returns its digest if it was moved.
 
-        Where no model has points, since nothing here can grade, the best is the last that was
-        pulled. The model that stood there is on the shelf before another takes its place.
+        Where no model has points it is that of the last run, but what had some once stays. What
+        stood in the folder is on the shelf before another takes its place.
 
         Raises:
             ModelDamaged: the kept copy was changed; the folder is as it was.
@@ -223,21 +223,38 @@ class Exam:
             if graded and (best is None or verdict.better_than(latest[best])):
                 best = sha256
         if best is None or latest[best].outcome is not Outcome.GRADED:
-            return self._last_pulled(job) or best
+            return best if self._is_kept(job, standing) else (self._last_made(job) or best)
         return best
 
-    def _last_pulled(self, job: Job) -> str | None:
-        """The last pulled model that is on the shelf and not known to be worth nothing."""
-        bad = {fact.sha256 for fact in self._verdicts(job) if fact.outcome == "invalid"}
-        pulled = [sha256 for _, sha256 in self._pulled(job) if sha256 not in bad]
-        return next((sha256 for sha256 in reversed(pulled) if self.shelf.find(sha256)), None)
+    def _is_kept(self, job: Job, standing: str | None) -> bool:
+        """Whether what stands in the folder stays there though it has no points by this grader:
+        another gave it some, or the user chose it, and nothing came home since.
+        """
+        for fact in self.ledger.verdicts(self._name, job.name):
+            if fact.sha256 == standing and fact.outcome == Outcome.GRADED.value:
+                return True
+        promotions = self.ledger.promotions(self._name, job.name)
+        if not promotions:
+            return False
+        last = promotions[-1]
+        if last.sha256 != standing or last.reason != "latest":
+            return False
+        return all(artifact.pulled_at <= last.at for _, artifact in self._pulled(job))
 
-    def _pulled(self, job: Job) -> Iterator[tuple[str, str]]:
-        """Run id and digest of every model that was pulled, by the time its run was submitted."""
+    def _last_made(self, job: Job) -> str | None:
+        """The model of the last submitted run that is on the shelf and not known to be worth
+        nothing.
+        """
+        bad = {fact.sha256 for fact in self._verdicts(job) if fact.outcome == "invalid"}
+        made = [artifact.sha256 for _, artifact in self._pulled(job) if artifact.sha256 not in bad]
+        return next((sha256 for sha256 in reversed(made) if self.shelf.find(sha256)), None)
+
+    def _pulled(self, job: Job) -> Iterator[tuple[str, ArtifactFact]]:
+        """Run id and model of every run whose model was pulled, as they were submitted."""
         for run in self.ledger.runs(workspace=self._name, category=job.name):
             for artifact in self.ledger.artifacts(run.run_id):
                 if artifact.path == str(job.model):
-                    yield run.run_id, artifact.sha256
+                    yield run.run_id, artifact
 
     def _verdicts(self, job: Job) -> list[VerdictFact]:
         """Those of the grader that stands here now: grades of two graders do not compare."""
@@ -293,12 +310,12 @@ class Exam:
 
     def _maker(self, job: Job, sha256: str) -> str | None:
         """The first run that made this model."""
-        return next((run_id for run_id, made in self._pulled(job) if made == sha256), None)
+        return next((run_id for run_id, made in self._pulled(job) if made.sha256 == sha256), None)
 
     def earlier_maker(self, job: Job, sha256: str) -> str | None:
         """The run that made a model, unless it is the category's last, or no run made it."""
         runs = self.ledger.runs(workspace=self._name, category=job.name)
-        makers = [run_id for run_id, made in self._pulled(job) if made == sha256]
+        makers = [run_id for run_id, made in self._pulled(job) if made.sha256 == sha256]
         return makers[0] if makers and makers[-1] != runs[-1].run_id else None
 
 

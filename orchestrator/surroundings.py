@@ -31,6 +31,7 @@ class Surroundings:
 
         Nobody knows which data a grader reads, through which library. But a Python file that it did
         not open, such as the script that the user edits between two runs, has no part in a verdict.
+        One that is new has none either, though a grader could have looked for it in vain.
         """
         read, below = sorted(set(sources)), self.folder + os.sep
         beside = [

@@ -53,38 +53,59 @@ def submit(
         ConnectionLost: what had come is kept there.
     """
     wanted: dict[str, Wanted] = {}
-    if ahead.is_offered:
-        link.begin_call(*offer(snapshot.code))
-    link.begin_call(Submit(requests))
-    if ahead.is_offered:
-        wanted[snapshot.code.digest] = link.end_call(Wanted)
-    unknown = link.end_call(Submitted).unknown_trees
-    told = ahead.told
+    unknown = _submit_first(link, snapshot, requests, ahead, wanted)
+    if not unknown:
+        if ahead.told and not link.is_ahead_refused:
+            tell.step(ahead.told)
+        return
     for _ in range(_TRIES):
-        if not unknown:
-            if told and not link.is_ahead_refused:
-                tell.step(told)
-            return
-        told = ""
         trees = tuple(tree for tree in snapshot.trees if tree.digest in unknown)
         _ask(link, (tree for tree in trees if tree.digest not in wanted), wanted)
         lacking = tuple(_share(link, trees, wanted))
         wanted.clear()
-        loads = [_Load(link, *each, tell) for each in zip(trees, lacking, strict=True)]
+        loads = [_Load(link, tree, *each, tell) for tree, each in zip(trees, lacking, strict=True)]
         for load in loads:
             load.spread()
         # None waits for what the VM says to the one before.
         for load in loads:
             load.begin()
         link.begin_call(Submit(requests))
-        refused = [no for load in loads if (no := load.end()) is not None]
+        refusals = [no for load in loads for no in load.end()]
         unknown = link.end_call(Submitted).unknown_trees
+        if not unknown:
+            return
         # Another laptop may have sent the same at the same time, and taken away what it had whole.
-        if refused and any(no.code != "damaged" for no in refused):
-            raise refused[0]
+        for no in refusals:
+            if no.code != "damaged":
+                raise no
     raise Refused(
         f"{link.name} keeps losing the files it was sent", fix=f"see: train doctor {link.name}"
     )
+
+
+def _submit_first(
+    link: Link,
+    snapshot: Snapshot,
+    requests: tuple[RunRequest, ...],
+    ahead: Ahead,
+    wanted: dict[str, Wanted],
+) -> tuple[str, ...]:
+    """Submit, and take the answer to the question that went before; returns the unknown trees."""
+    refusal = None
+    if ahead.is_offered:
+        link.begin_call(*ahead.calls[0])
+    link.begin_call(Submit(requests))
+    if ahead.is_offered:
+        try:
+            wanted[snapshot.code.digest] = link.end_call(Wanted)
+        except AgentBroken:
+            raise
+        except Refused as no:
+            refusal = no
+    unknown = link.end_call(Submitted).unknown_trees
+    if unknown and refusal is not None:
+        raise refusal
+    return unknown
 
 
 def _ask(link: Link, trees: Iterable[LocalTree], wanted: dict[str, Wanted]) -> None:
@@ -98,8 +119,9 @@ def _ask(link: Link, trees: Iterable[LocalTree], wanted: dict[str, Wanted]) -> N
 
 def _share(
     link: Link, trees: Iterable[LocalTree], wanted: Mapping[str, Wanted]
-) -> Iterator[tuple[Lacking, ...]]:
-    """What is to be sent for each; what several lack is only sent for the first.
+) -> Iterator[tuple[tuple[Lacking, ...], bool]]:
+    """What is to be sent for each, and whether it lacks anything; what several lack is only sent
+    for the first.
 
     Nothing but contents of these trees leaves the laptop, whatever the VM asks for.
     """
@@ -111,7 +133,7 @@ def _share(
             raise AgentBroken(
                 f"{link.name} asked for a file that is not part of the snapshot"
             ) from error
-        yield tuple(one for one in lacking if one.sha256 not in named)
+        yield tuple(one for one in lacking if one.sha256 not in named), bool(lacking)
         named |= {one.sha256 for one in lacking}
 
 
@@ -119,9 +141,15 @@ class _Load:
     """What a tree lacks, on its way."""
 
     def __init__(
-        self, link: Link, tree: LocalTree, lacking: tuple[Lacking, ...], tell: Teller
+        self,
+        link: Link,
+        tree: LocalTree,
+        lacking: tuple[Lacking, ...],
+        is_incomplete: bool,  # as `_share` gives it
+        tell: Teller,
     ) -> None:
         self._link, self._tree, self._lacking, self._tell = link, tree, lacking, tell
+        self._is_incomplete = is_incomplete
         self._name = tree.path or "code"
         self._paths = content_paths(tree)
         self._size_bytes = sum(map(_missing_bytes, lacking))
@@ -155,6 +183,8 @@ class _Load:
         if work.lanes(self._link) > 1:
             try:
                 work.share(self._link)
+            except AgentBroken:
+                raise
             except Refused as no:
                 self._refused.append(no)
             sent = {wanted.sha256 for wanted in small}
@@ -167,25 +197,27 @@ class _Load:
         if self._rest and not self._refused:
             self._upload(self._link, self._rest)
             self._owed += 1
-        if self._lacking:
+        if self._is_incomplete:
             self._link.begin_call(Complete(self._tree.digest))
             self._owed += 1
 
-    def end(self) -> Refused | None:
+    def end(self) -> list[Refused]:
         """Wait until it has arrived; returns what is to be raised when all answers are read."""
         for _ in range(self._owed):
             try:
                 self._link.end_call(Done)
+            except AgentBroken:
+                raise
             except Refused as no:
                 self._refused.append(no)
-        if self._refused:
-            return self._refused[0]
-        if self._lacking:
-            sent = f"{len(self._lacking)} of {len(self._tree.tree)} files"
-            self._tell.step(f"synced {self._name}: sent {sent}, {format_size(self._size_bytes)}")
-        else:
-            self._tell.step(f"synced {self._name}: nothing to send, all contents are there")
-        return None
+        if not self._refused:
+            if self._lacking:
+                files = f"{len(self._lacking)} of {len(self._tree.tree)} files"
+                said = f"sent {files}, {format_size(self._size_bytes)}"
+            else:
+                said = "nothing more to send, all contents are there"
+            self._tell.step(f"synced {self._name}: {said}")
+        return self._refused
 
     def _upload(self, lane: Link, objects: tuple[Lacking, ...]) -> None:
         contents = read_contents(self._paths, objects)

@@ -35,7 +35,15 @@ from remote.protocol import (
 )
 from remote.runs import Refusal, cancel, list_runs, open_artifact, start_runs, watch
 from remote.store import Store, StoreTrouble
-from remote.tree import BadTree, content_sizes, decode_tree, digest_of, encode_tree, is_digest
+from remote.tree import (
+    BadTree,
+    check_folders,
+    content_sizes,
+    decode_tree,
+    digest_of,
+    encode_tree,
+    is_digest,
+)
 from remote.wanted import pack_wanted
 
 # A laptop that has said nothing for so long is gone, even where the system has not noticed.
@@ -189,17 +197,20 @@ class Agent:
         if not is_digest(call.base):
             raise StoreTrouble("a change of something without a digest")
         gone = frozenset(call.gone)
+        self.store.has_tree(call.base)  # so that it, and all that is in it, stays for now
         base = self.store.load_tree(call.base)
+        changed = decode_tree(call.changed.encode("ascii"))
         tree = {path: entry for path, entry in base.items() if path not in gone}
-        tree.update(decode_tree(call.changed.encode("ascii")))
+        tree.update(changed)
         manifest = encode_tree(tree)
         if digest_of(manifest) != call.digest:
             raise StoreTrouble("the changes do not lead to the tree they were announced for")
         # What fitted into either need not fit together.
-        decode_tree(manifest)
+        check_folders(tree)
         if call.objects:
             self.store.receive(_checked(call.objects), [body])
-        self.store.complete(manifest, self.store.lacking(tree))
+        # What the base has is there.
+        self.store.complete(manifest, self.store.lacking(changed))
         return protocol.Done(), b""
 
     def _part(self, call: protocol.Part, body: bytes) -> _Answer:

@@ -21,22 +21,13 @@ import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import (
-    BinaryIO,
-    Callable,
-    ContextManager,
-    Iterable,
-    List,
-    Optional,
-    Tuple,
-    Union,
-)
+from typing import BinaryIO, Callable, ContextManager, Iterable, List, Optional, Tuple, Union
 
 from remote.atomic import discard, replace_file, temporary_beside
 from remote.lock import holding, is_held, take
 from remote.parts import covered, discard_parts, find_parts, new_part, write_all
 from remote.protocol import CHUNK_BYTES, Lacking, Span
-from remote.tree import LINK, Entry, Tree, content_sizes, decode_tree, digest_of
+from remote.tree import LINK, Entry, Tree, content_sizes, digest_of, read_tree
 
 # Every content bears this time of change. One that bears another was written to since, by a job
 # that ignored the permissions (root may), or never finished, and is taken for missing. The file
@@ -114,7 +105,7 @@ class Store:
             manifest = b""
         if digest_of(manifest) != digest:
             raise self._spoilt(digest, f"the tree {digest}")
-        return decode_tree(manifest)
+        return read_tree(manifest)
 
     def lacking(self, tree: Tree) -> Tuple[Lacking, ...]:
         """The contents of `tree` that are not in the store, each once, by digest.

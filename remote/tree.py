@@ -90,13 +90,27 @@ def decode_tree(data: bytes) -> Tree:
         if path in tree:
             raise BadTree(f"{path!r} stands twice")
         tree[path] = entry
+    check_folders(tree)
+    return tree
+
+
+def read_tree(manifest: bytes) -> Tree:
+    """As `decode_tree`, of bytes whose digest tells that they were checked before."""
+    return {path: Entry(*rest) for path, *rest in json.loads(manifest)}
+
+
+def check_folders(tree: Mapping[str, Entry]) -> None:
+    """Raises:
+    BadTree: a path is both file and folder.
+    """
+    known = {""}
     for path in tree:
         folder = posixpath.dirname(path)
-        while folder:
+        while folder not in known:
             if folder in tree:
                 raise BadTree(f"{folder!r} is a {tree[folder].kind} and a folder at once")
+            known.add(folder)
             folder = posixpath.dirname(folder)
-    return tree
 
 
 def check_path(path: str) -> None:

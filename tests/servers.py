@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class SshServer:
 def openssh(folder: Path, settings: str = "") -> Iterator[SshServer]:
     """OpenSSH's sshd as the user who runs the tests, root or not.
 
-    `settings` are lines of sshd_config that go before ours.
+    `settings` are lines of sshd_config that go before ours: of most options, the first one counts.
 
     Beside its home are `authorized_keys`, `ca` (it lets in what that key signed) and a second host
     key, `host_rsa`.
@@ -84,7 +84,7 @@ StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 50
-MaxStartups 100
+{"" if "MaxStartups" in settings else "MaxStartups 100"}
 SetEnv HOME="{home}"
 # sshd starts commands in the account's real home; on a VM that is HOME.
 ForceCommand cd "$HOME" && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
@@ -100,15 +100,20 @@ ForceCommand cd "$HOME" && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
 
 
 @contextlib.contextmanager
-def embedded(folder: Path) -> Iterator[SshServer]:
-    """The practice VM's server."""
+def embedded(folder: Path, before: Sequence[str] = ()) -> Iterator[SshServer]:
+    """The practice VM's server.
+
+    Args:
+        before: what its command line begins with, such as a program that puts it in a namespace.
+    """
     home = folder / "home"
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     ready = home / ".practice" / "ready.json"
+    ready.unlink(missing_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.practicevm", home], stderr=stream
+            [*before, sys.executable, "-m", "orchestrator.practicevm", home], stderr=stream
         )
     try:
         wait_for(ready.exists, process, log)

@@ -17,7 +17,7 @@ from orchestrator.spec import Job
 from orchestrator.sync import submit
 from remote.protocol import Done, Lacking, Offer, Patch, Submit
 from remote.runfolder import State
-from remote.tree import FILE, Entry, encode_tree
+from remote.tree import FILE, Entry, digest_of, encode_tree
 from tests.servers import SshServer
 from tests.vm import Told, Vm, practice
 
@@ -84,6 +84,25 @@ def test_a_long_question_is_not_asked_before_the_vm_has_said_a_word(
     _, ahead = launch(vm, last, "first")
     assert calls_of(ahead) == [Submit]
     assert vm.wire.calls[:2] == ["offer", "upload"]
+
+
+def test_runs_that_were_started_are_told_as_such_whatever_the_question_came_to(
+    vm: Vm, last: LastSent
+) -> None:
+    fake = vm.fake(
+        """
+hear(), hear()
+say(REFUSAL, record.encode(No("disk-full", "no space")))
+say(RESULT, {"unknown_trees": []})
+while True:
+    hear()
+"""
+    )
+    snapshot = vm.freeze(JOB)
+    request = make_request(JOB, vm.remote, snapshot, Overrides(), "run")
+    ahead = look_ahead(snapshot, (request,), last)
+    assert calls_of(ahead) == [Offer, Submit]
+    submit(vm.connect(python=fake), snapshot, (request,), vm.told, ahead)
 
 
 def test_an_unchanged_tree_needs_no_call_after_the_connection(vm: Vm, last: LastSent) -> None:
@@ -165,9 +184,8 @@ def test_a_memory_that_is_spoilt_is_none(vm: Vm, last: LastSent, content: bytes)
 def test_a_memory_that_is_wrong_costs_a_question(vm: Vm, last: LastSent) -> None:
     snapshot, _ = launch(vm, last, "first")
     entry = Entry(FILE, 3, "0" * 64, False)
-    last.file.write_bytes(
-        b"1" * 64 + zlib.compress(encode_tree({**snapshot.code.tree, "x": entry}))
-    )
+    manifest = encode_tree({**snapshot.code.tree, "x": entry})
+    last.file.write_bytes(digest_of(manifest).encode() + zlib.compress(manifest))
     _, ahead = launch(vm, last, "second")
     assert calls_of(ahead) == [Patch, Submit]
     assert set(vm.wire.calls) == {"watch"}

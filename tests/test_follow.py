@@ -22,6 +22,7 @@ from orchestrator.errors import (
     HostKeyChanged,
     LoginRefused,
     NoPython,
+    Refused,
     TrainshedError,
 )
 from orchestrator.follow import END_LIMIT_BYTES, Follower, look_at_all, read_end
@@ -198,7 +199,7 @@ def test_a_run_that_the_vm_never_had_is_left_as_not_sent(vm: Vm) -> None:
     vm.told = told = Told()
     vm.finish(link, mirror, vm.mirrors.all()[0])
     assert told.warnings == []
-    assert mirror.verdict == "not sent"
+    assert mirror.verdict == "not heard of"
 
 
 def test_a_run_that_the_vm_has_no_more_is_lost(vm: Vm) -> None:
@@ -215,6 +216,24 @@ def test_a_run_that_the_vm_has_no_more_is_lost(vm: Vm) -> None:
     assert ended == ["lost"]
     assert (found := mirror.seen) is not None
     assert "knows nothing of it" in why_lost(found)
+
+
+def test_the_end_of_a_log_is_shown_of_a_run_that_the_vm_has_no_more(vm: Vm) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "printf '1\\n2\\n3\\n'")
+    vm.finish(link, mirror)
+    seen = mirror.seen
+    assert seen is not None
+    mirror.see(RunReport(mirror.run_id, "job", alive=True, stamp="before"), seen.boot_id)
+    shutil.rmtree(vm.run_folder().path)
+    told = Told()
+    again = vm.connect()
+    follower = Follower(vm.connect, [mirror], told, ignore)
+    follower.replay(tail=2)
+    follower.follow(again)
+    assert told.logs["job"] == b"2\n3\n"
+    with pytest.raises(Refused, match="does not know run any more"):
+        read_end(vm.connect(), mirror, 5)
 
 
 def test_the_end_is_told_again_when_the_line_is_lost_while_it_is_dealt_with(vm: Vm) -> None:

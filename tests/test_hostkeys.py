@@ -76,7 +76,14 @@ def test_files_that_are_missing_or_no_text_say_nothing(tmp_path: Path) -> None:
     assert known_keys("vm", [tmp_path / "missing", tmp_path, tmp_path / "noise"]) == ()
 
 
-def admitted(key: HostKey, lines: str, tmp_path: Path, accept: str | None = None) -> None:
+def admitted(
+    key: HostKey,
+    lines: str,
+    tmp_path: Path,
+    accept: str | None = None,
+    *,
+    may_replace: bool = True,
+) -> None:
     file = tmp_path / "known_hosts"
     file.write_text(lines)
     admit(
@@ -87,6 +94,7 @@ def admitted(key: HostKey, lines: str, tmp_path: Path, accept: str | None = None
         asker=None,
         accept=accept,
         own=file,
+        may_replace=may_replace,
     )
 
 
@@ -178,7 +186,13 @@ def test_a_file_that_is_not_ours_is_never_changed_and_the_command_for_it_is_told
 
     def attempt() -> None:
         known = known_keys("vm", [own, theirs])
-        admit("vm", "vm", KEY, known, asker=None, accept=KEY.fingerprint, own=own)
+        admit(
+            *("vm", "vm", KEY, known),
+            asker=None,
+            accept=KEY.fingerprint,
+            own=own,
+            may_replace=True,
+        )
 
     with pytest.raises(HostKeyChanged, match="it's theirs:2") as caught:
         attempt()
@@ -223,7 +237,13 @@ def test_a_certificate_authority_is_no_known_key_and_is_mentioned(tmp_path: Path
 
 def test_a_key_that_cannot_be_recorded_is_not_admitted(tmp_path: Path) -> None:
     with pytest.raises(ConnectError, match="cannot be recorded"):
-        admit("vm", "vm", KEY, (), asker=None, accept=KEY.fingerprint, own=tmp_path)
+        admit(
+            *("vm", "vm", KEY, ()),
+            asker=None,
+            accept=KEY.fingerprint,
+            own=tmp_path,
+            may_replace=True,
+        )
 
 
 @pytest.mark.parametrize("name", ["vm", "[10.0.0.1]:2222", "[fe80::1]:22", "é", "x" * 300])

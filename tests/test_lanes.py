@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import threading
 import zlib
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import lanes
+from orchestrator import link as link_module
 from orchestrator.deflate import Deflate
 from orchestrator.errors import (
+    AgentBroken,
     ConnectionLost,
     HostKeyChanged,
     ModelDamaged,
@@ -51,7 +54,7 @@ JOB = Job("job", "true", (), gpus=0, metrics=False)
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any machine is far enough for four connections."""
-    monkeypatch.setattr(lanes, "NEAR_S", 0.0)
+    monkeypatch.setattr(link_module, "NEAR_S", 0.0)
     monkeypatch.setattr(lanes, "_LANES_LIMIT", 4)
 
 
@@ -122,7 +125,7 @@ def test_a_small_model_comes_over_the_one_that_is_open(vm: Vm) -> None:
 def test_a_machine_that_is_near_is_sent_all_over_one_connection(
     vm: Vm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "NEAR_S", 10.0)
+    monkeypatch.setattr(link_module, "NEAR_S", 10.0)
     link = vm.connect()
     artifact = made(vm, link)
     assert digest_of(bring(vm, link, artifact)) == artifact.sha256
@@ -192,6 +195,23 @@ def test_one_session_for_each_connection_is_enough(tmp_path: Path) -> None:
             artifact = made(vm, link)
             assert digest_of(bring(vm, link, artifact)) == artifact.sha256
             assert ["fetch" in wire.calls for wire in vm.wire.others] == [True] * 3
+
+
+@pytest.mark.sshd
+def test_a_server_that_hangs_up_on_further_connections_is_no_error(tmp_path: Path) -> None:
+    # Of those that are not logged in yet it bears none beside one.
+    with openssh(tmp_path / "server", "MaxStartups 1:100:1") as server:
+        folder = tmp_path / "vm"
+        folder.mkdir()
+        with practice(server, folder) as vm:
+            content = vm.write("big", os.urandom(SIZE)).read_bytes()
+            link = vm.connect()
+            with socket.create_connection((server.host, server.port)):
+                artifact = made(vm, link)
+                assert (vm.run_folder().tree / "big").read_bytes() == content
+                assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+                wait_until(lambda: vm.wire.refused == 6, "three for each way")
+            assert vm.wire.others == []
 
 
 def test_a_server_that_opens_no_further_connection_is_no_error(vm: Vm) -> None:
@@ -483,15 +503,44 @@ class Cutting(Silence):
             working[0].close()
 
 
-@pytest.mark.parametrize("error", [Refused("no space"), HostKeyChanged("another machine")])
-def test_an_error_of_a_further_connection_is_raised(
-    vm: Vm, monkeypatch: pytest.MonkeyPatch, error: TrainshedError
+def test_another_machine_behind_a_further_connection_is_an_error(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def another(link: Link) -> Link:
-        raise error
+        raise HostKeyChanged("another machine")
 
     monkeypatch.setattr(Link, "another", another)
     link = vm.connect()
     artifact = made(vm, link)
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(HostKeyChanged, match="another machine"):
+        bring(vm, link, artifact)
+
+
+def test_an_agent_that_does_not_start_over_a_further_connection_is_done_without(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(link: Link) -> Link:
+        raise AgentBroken("no process can be started")
+
+    monkeypatch.setattr(Link, "another", another)
+    link = vm.connect()
+    artifact = made(vm, link)
+    assert digest_of(bring(vm, link, artifact)) == artifact.sha256
+
+
+@pytest.mark.usefixtures("together")
+def test_an_error_of_what_came_over_a_further_connection_is_raised(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = vm.connect()
+    artifact = made(vm, link)
+    end_fetch = Link.end_fetch
+
+    def refuse(lane: Link) -> Iterator[bytes]:
+        yield from end_fetch(lane)
+        if lane is not link:
+            raise Refused("no space")
+
+    monkeypatch.setattr(Link, "end_fetch", refuse)
+    with pytest.raises(TrainshedError, match="no space"):
         bring(vm, link, artifact)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import reach
-from orchestrator.errors import ConnectError, HostKeyUnknown
+from orchestrator.errors import ConnectError, ConnectionLost, HostKeyUnknown
 from orchestrator.home import config_folder
 from orchestrator.link import Link
 from orchestrator.reach import HeadStart, open_link
 from orchestrator.spec import EnvSpec, Remote
-from remote.protocol import ListRuns, News
+from remote.protocol import Hello, ListRuns, News
 from tests.servers import Relay, SshServer, free_port
 from tests.vm import practice
 
@@ -146,3 +146,38 @@ def test_one_that_nobody_takes_is_closed(remote: Remote) -> None:
     assert connection is not None
     ready.drop()
     assert not any(transport.is_active() for transport in connection._transports)
+
+
+def test_what_may_have_been_started_over_a_head_start_is_not_told_as_never_sent(
+    remote: Remote, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = [(ListRuns(), b"")]
+    with HeadStart(remote) as begun:
+        begun._thread.join()
+        # All that is sent ahead gets through, and then the machine is gone.
+        greet = Link._greet
+
+        def lose(link: Link) -> Hello:
+            greet(link)
+            relay.close()
+            raise ConnectionLost("gone")
+
+        monkeypatch.setattr(Link, "_greet", lose)
+        with pytest.raises(ConnectionLost, match="gone") as caught:
+            open_link(remote, None, "", ahead, begun)
+    assert isinstance(caught.value.__cause__, ConnectError)
+
+
+def test_with_nothing_sent_ahead_a_machine_that_is_gone_is_not_reached(
+    remote: Remote, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HeadStart(remote) as begun:
+        begun._thread.join()
+
+        def lose(link: Link) -> Hello:
+            relay.close()
+            raise ConnectionLost("gone")
+
+        monkeypatch.setattr(Link, "_greet", lose)
+        with pytest.raises(ConnectError):
+            open_link(remote, None, "", (), begun)

@@ -58,6 +58,7 @@ class Setting:
         self.model.parent.mkdir()
         (root / "a" / "grader.py").touch()
         self._seconds = count()
+        self._start = START
 
     def pulled(self, content: str) -> str:
         """A model that a run made and that was pulled."""
@@ -94,8 +95,13 @@ class Setting:
         higher_is_better: bool = True,
         workspace: str = "",
         size_bytes: int = 10,
+        grader: str = "",
     ) -> str:
-        """A pulled model with a verdict."""
+        """A pulled model with a verdict.
+
+        Args:
+            grader: the grader's digest; "" for one of which nobody knows.
+        """
         sha256 = self.pulled(content)
         self.ledger.add(
             VerdictFact(
@@ -112,14 +118,18 @@ class Setting:
                 higher_is_better=higher_is_better,
                 reason="" if outcome is Outcome.GRADED else "it does not load",
                 size_bytes=size_bytes,
-                versions=(),
+                versions=(("grader", grader),) if grader else (),
                 graded_at=self._now(),
             )
         )
         return sha256
 
+    def later(self) -> None:
+        """What comes now is newer than this moment."""
+        self._start = datetime.now(UTC)
+
     def _now(self) -> datetime:
-        return START + timedelta(seconds=next(self._seconds))
+        return self._start + timedelta(seconds=next(self._seconds))
 
 
 @pytest.fixture
@@ -257,6 +267,31 @@ def test_what_cannot_be_compared_takes_no_graded_models_place(setting: Setting) 
     assert setting.exam.promote(JOB) is None
     assert setting.model.read_text() == "poor"
     assert setting.exam.standing(JOB).gap == ""
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_a_model_that_an_older_grader_gave_points_stays_where_nothing_can_be_graded(
+    setting: Setting,
+) -> None:
+    setting.model.write_text("good")
+    good = setting.graded("good", 5, grader="of another text")
+    setting.pulled("last")
+
+    assert setting.exam.promote(JOB) is None
+    assert hashlib.sha256(setting.model.read_bytes()).hexdigest() == good
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_what_the_user_chose_stays_until_something_else_comes_home(setting: Setting) -> None:
+    first = setting.pulled("first")
+    setting.pulled("second")
+    # Promotions bear the present time, so what is to be older must be.
+    assert setting.exam.promote(JOB, latest=first) == first
+
+    assert setting.exam.promote(JOB) is None
+    setting.later()
+    third = setting.pulled("third")
+    assert setting.exam.promote(JOB) == third
 
 
 @pytest.mark.usefixtures("no_tensorflow")

@@ -337,6 +337,43 @@ while True:
         vm.start(vm.connect(python=fake), "true")
 
 
+@pytest.mark.parametrize("tries", [1, 3])
+def test_a_vm_that_has_enough_in_the_end_has_started_the_runs(vm: Vm, tries: int) -> None:
+    fake = vm.fake(
+        f"""
+submitted = 0
+while True:
+    call = hear()
+    if call.head["op"] == "submit":
+        submitted += 1
+        tree = call.head["args"]["requests"][0]["tree"]
+        say(RESULT, {{"unknown_trees": [tree] if submitted <= {tries} else []}})
+    else:
+        say(RESULT, {{"fresh": [], "begun": []}})
+"""
+    )
+    vm.start(vm.connect(python=fake), "true")
+
+
+def test_an_agent_that_breaks_while_it_takes_files_says_so_itself(vm: Vm) -> None:
+    vm.write("file", "x")
+    fake = vm.fake(
+        """
+tree = hear().head["args"]["requests"][0]["tree"]
+say(RESULT, {"unknown_trees": [tree]})
+hear()
+say(RESULT, record.encode(Wanted((Span(0, 1),), ())))
+say(REFUSAL, record.encode(No("bug", "KeyError('x')", trace="in receive")))
+say(RESULT, {})
+say(RESULT, {"unknown_trees": []})
+while True:
+    hear()
+"""
+    )
+    with pytest.raises(AgentBroken, match="KeyError"):
+        vm.start(vm.connect(python=fake), "true")
+
+
 def test_a_tree_that_was_not_offered_cannot_be_completed(vm: Vm) -> None:
     link = vm.connect()
     with pytest.raises(Refused, match="not offered"):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.laptop import Laptop, is_awaited, make_laptop, wait_until
+from orchestrator.mirror import Mirrors
+from remote.runfolder import RunRequest
+from tests.laptop import LIMIT_S, Laptop, is_awaited, make_laptop, wait_until
 from tests.servers import Relay, SshServer, free_port
 
 
@@ -80,7 +82,7 @@ def test_a_run_that_may_have_started_is_only_forgotten_when_told_to(
     relay.cut_after(0)
     assert "unreachable (never seen)" in laptop.ok("status").stdout
     assert laptop.train("cancel", "a").returncode in (3, 4)
-    laptop.ok("remote", "remove", "far")
+    laptop.ok("remote", "remove", "far", "--force")
     refused = laptop.train("cancel", "a")
     pulled = laptop.ok("pull")
 
@@ -108,3 +110,47 @@ def test_a_run_that_its_vm_has_is_not_forgotten(laptop: Laptop, tmp_path: Path) 
     assert refused.returncode == 2
     assert "may cost money" in refused.stderr
     assert laptop.ok("cancel", "a").stdout.endswith(" cancelled\n")
+
+
+def test_a_remote_is_not_moved_or_removed_from_under_a_run_that_may_go_on(
+    laptop: Laptop, relay: Relay, cut: str, embedded_server: SshServer
+) -> None:
+    relay.cut_after(sys.maxsize)
+    for words in (["set", "far", "--port", str(embedded_server.port)], ["remove", "far"]):
+        refused = laptop.train("remote", *words)
+        assert refused.returncode == 2
+        assert cut in refused.stderr
+        assert "--force" in refused.stderr
+
+
+def test_a_reconnection_to_another_machine_is_none(
+    laptop: Laptop, openssh_server: SshServer, embedded_server: SshServer, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    with Relay(embedded_server.port) as relay:
+        laptop.add_remote(embedded_server, "far", port=relay.port)
+        with laptop.start("--remote", "far", "-p", f"until={go}") as process:
+            wait_until(lambda: is_awaited(go), "the script")
+            remotes = laptop.home / "remotes.yaml"
+            text = remotes.read_text()
+            laptop.add_remote(openssh_server, "other")
+            other = remotes.read_text().removeprefix(text).replace("other:", "far:")
+            far = text.index("  far:")
+            remotes.write_text(text[:far] + other)
+            relay.close()
+            said = process.communicate(timeout=LIMIT_S)[1]
+    go.touch()
+    assert process.returncode == 3, said
+    assert "far is another machine by now" in said
+    assert "lost" not in laptop.states().values()
+
+
+def test_of_two_commands_about_a_run_only_the_last_says_that_it_was_never_sent(
+    tmp_path: Path,
+) -> None:
+    mirrors = Mirrors(tmp_path / ".train")
+    mirror = mirrors.make(RunRequest("a-1", "a", "0" * 64, "true"))
+    mirror.take_on("the first")
+    mirror.take_on("the second")
+    assert not mirror.is_taken_on_by("the first")
+    assert mirror.is_taken_on_by("the second")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.points import chosen, tell
 from tests.faults.scene import set_up, train_until_done
+from tests.faults.vm import processes
 from tests.laptop import LIMIT_S, Finished, Laptop, wait_until
 from tests.servers import SshServer
 
@@ -78,17 +79,6 @@ def test_a_command_that_is_asked_to_end_at_any_step(
 
 # What stands in the command line of each process of ours on the VM.
 AGENT, SUPERVISOR, JOB = "exec(zlib", "remote.zip", "a/job.py"
-
-
-def processes(home: Path, word: str) -> list[int]:
-    """Of the VM's user, with this word in their command line."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            is_there = f"HOME={home}\0".encode() in (folder / "environ").read_bytes()
-            if is_there and word.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
 
 
 def kill_one(home: Path, word: str, delay_s: float) -> None:
