@@ -3,8 +3,8 @@
 python -m bench [PART...] [--quick]
 
 Parts: sync, pull, upload, trips, commands, grading, overhead, growth; without any, all. Results go
-into results.json, results.md and PNG files beside this file; the parts that were not asked for stay
-as they were.
+into results.json, results.md and PNG files beside this file, and a few into the README; the parts
+that were not asked for stay as they were.
 With --quick, one repetition of the small cases, to see that the bench works; its results go into
 build/bench.
 """
@@ -25,6 +25,7 @@ from bench.line import LOOPBACK, Line, distant, why_none
 from bench.machine import about
 from bench.proof import Proof, prove
 from bench.race import say
+from bench.summary import show
 from bench.table import markdown
 from bench.vm import start_vm
 
@@ -91,6 +92,8 @@ def keep(results: Results, folder: Path) -> None:
     file.write_text(to_json(everything), "utf-8")
     (folder / "results.md").write_text(markdown(everything), "utf-8")
     draw(everything.figures, folder)
+    if folder == HERE:
+        show(everything, HERE.parent / "README.md")
     sys.stdout.write(markdown(results))
     before = committed(HERE / "results.json")
     if before is None:

@@ -49,7 +49,7 @@ def measure(vm: Vm, folder: Path, *, quick: bool) -> Iterator[Figure]:
         )
         say(f"{vm.line.rtt_ms:g} ms, {figure.case}: {program} {figure.median:g} round trips")
         yield figure
-    yield _resumed(vm, folder / "cut", repeats=1 if quick else 3)
+    yield _resumed(vm, folder / "cut", repeats=1 if quick else 5)
 
 
 def _resumed(vm: Vm, folder: Path, repeats: int) -> Figure:

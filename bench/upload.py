@@ -28,7 +28,7 @@ def measure(vm: Vm, folder: Path, *, quick: bool) -> Iterator[Figure]:
         repeats = 1 if quick else 5
         yield from _race(vm, folder / f"{size_mb}", size_mb, repeats)
     if vm.line.rtt_ms:
-        yield _resumed(vm, folder / "cut", SIZES_MB[0], repeats=1 if quick else 3)
+        yield _resumed(vm, folder / "cut", SIZES_MB[0], repeats=1 if quick else 5)
 
 
 def _race(vm: Vm, folder: Path, size_mb: int, repeats: int) -> Iterator[Figure]:

@@ -13,9 +13,10 @@ _HEADER = b"\x78\x01"
 # As much of a block as tells whether the rest is worth it: from all over it, since many files may
 # be in it, and most begin with a header.
 _SAMPLES, _SAMPLE_BYTES = 8, 512
-# How much it must shrink; over a fast line sending twice as much takes less time than compressing.
+# How much it must shrink; where sending waits for the processor, sending twice as much takes less
+# time than compressing.
 _WORTH = 0.9
-_WORTH_NEAR = 0.4
+_WORTH_SPARING = 0.4
 # Source: RFC 1951, section 3.2.4.
 _STORED_LIMIT_BYTES = 2**16 - 1
 _STORED = struct.Struct("<BHH")
@@ -27,18 +28,21 @@ class Deflate:
     Images and models do not shrink, and trying costs fifteen times what encrypting them does.
     """
 
-    def __init__(self, *, is_near: bool) -> None:
-        self._worth = _WORTH_NEAR if is_near else _WORTH
+    def __init__(self) -> None:
         self._stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
         self._is_clean = True
         self._checksum = 1
         self._head = _HEADER
 
-    def compress(self, block: bytes) -> bytes:
-        """What is to be sent now; may be empty, and belong to earlier blocks."""
+    def compress(self, block: bytes, *, sparing: bool) -> bytes:
+        """What is to be sent now; may be empty, and belong to earlier blocks.
+
+        Args:
+            sparing: whether the processor's time is what there is little of.
+        """
         self._checksum = zlib.adler32(block, self._checksum)
         head, self._head = self._head, b""
-        if self._shrinks(block):
+        if _shrinks(block, _WORTH_SPARING if sparing else _WORTH):
             self._is_clean = False
             return head + self._stream.compress(block)
         # A full flush forgets what was before, so that nothing will refer to it across the stored.
@@ -51,14 +55,15 @@ class Deflate:
             parts += (_STORED.pack(0, len(piece), len(piece) ^ 0xFFFF), piece)
         return b"".join(parts)
 
-    def _shrinks(self, block: bytes) -> bool:
-        step = len(block) // _SAMPLES
-        if step < _SAMPLE_BYTES:
-            return True  # not worth a look
-        begins = range(step // 2, step * _SAMPLES, step)
-        sample = b"".join(block[begin : begin + _SAMPLE_BYTES] for begin in begins)
-        return len(zlib.compress(sample, _LEVEL)) < self._worth * len(sample)
-
     def flush(self) -> bytes:
         """The end of the stream."""
         return self._head + self._stream.flush() + self._checksum.to_bytes(4, "big")
+
+
+def _shrinks(block: bytes, worth: float) -> bool:
+    step = len(block) // _SAMPLES
+    if step < _SAMPLE_BYTES:
+        return True  # not worth a look
+    begins = range(step // 2, step * _SAMPLES, step)
+    sample = b"".join(block[begin : begin + _SAMPLE_BYTES] for begin in begins)
+    return len(zlib.compress(sample, _LEVEL)) < worth * len(sample)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from orchestrator.deflate import Deflate
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
+from orchestrator.pace import Pace
 from orchestrator.package import bootstrap_command, bootstrap_input, package_input
 from orchestrator.printable import printable, printable_lines
 from remote import protocol, record
@@ -23,7 +24,7 @@ _NOISE_LIMIT_BYTES = 2**20
 _READ_BYTES = 2**18
 # Beyond all that is ever asked for at once over one line.
 _SKIP_LIMIT_BYTES = 64 * 2**20
-# A machine within so many seconds is on this network, which is faster than a processor compresses.
+# A machine within so many seconds is on this network, where the processor is mostly the limit.
 NEAR_S = 0.015
 
 
@@ -111,7 +112,7 @@ class Link:
 
     @property
     def is_near(self) -> bool:
-        """Whether the line is faster than a processor; False where nobody knows."""
+        """Whether the machine is on this network; False where nobody knows."""
         return 0 < self.round_trip_s < NEAR_S
 
     def another(self) -> Link:
@@ -156,18 +157,23 @@ class Link:
         """Wait for the answer to the first of those that were begun."""
         return self._decode(answer, self._receive(RESULT))
 
-    def begin_upload(self, call: protocol.Upload | protocol.Part, chunks: Iterable[bytes]) -> None:
+    def begin_upload(
+        self, call: protocol.Upload | protocol.Part, chunks: Iterable[bytes], pace: Pace
+    ) -> None:
         """As `begin_call`, and send what was announced, in its order; its answer is `Done`.
+
+        Args:
+            pace: of the whole transfer, of which this is a part.
 
         Raises:
             ConnectionLost: what had come by then is kept for the next attempt.
             Whatever `chunks` raises; the link is closed then.
         """
         self.begin_call(call)
-        deflate = Deflate(is_near=self.is_near)
+        deflate = Deflate()
         try:
             for chunk in _gathered(chunks):
-                if packed := deflate.compress(chunk):
+                if packed := deflate.compress(chunk, sparing=pace.is_processor_bound()):
                     self._send(DATA, {}, packed)
             self._send(DATA, {}, deflate.flush())
             self._send(END, {})

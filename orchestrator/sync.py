@@ -9,6 +9,7 @@ from orchestrator.ahead import Ahead, offer
 from orchestrator.errors import AgentBroken, Refused
 from orchestrator.lanes import LEAST_BYTES, Piece, Work
 from orchestrator.link import Link
+from orchestrator.pace import Pace
 from orchestrator.size import format_size
 from orchestrator.snapshot import LocalTree, Snapshot, content_paths, read_contents, read_span
 from orchestrator.tell import Teller
@@ -153,6 +154,7 @@ class _Load:
         self._name = tree.path or "code"
         self._paths = content_paths(tree)
         self._size_bytes = sum(map(_missing_bytes, lacking))
+        self._pace = Pace(is_bound=link.is_near)
         self._told = _Told(tell, f"sending {self._name}", self._size_bytes)
         # What is to go over the first connection, and what is wrong with what went over others.
         self._rest = lacking
@@ -171,7 +173,7 @@ class _Load:
                 return
             call = Part(piece.name, Span(piece.begin, piece.end))
             blocks = read_span(self._paths[piece.name], piece.begin, piece.end)
-            lane.begin_upload(call, map(self._told.sent, blocks))
+            lane.begin_upload(call, map(self._told.sent, blocks), self._pace)
 
         def settle(lane: Link, piece: Piece) -> None:
             lane.end_call(Done)
@@ -221,7 +223,7 @@ class _Load:
 
     def _upload(self, lane: Link, objects: tuple[Lacking, ...]) -> None:
         contents = read_contents(self._paths, objects)
-        lane.begin_upload(Upload(objects), map(self._told.sent, contents))
+        lane.begin_upload(Upload(objects), map(self._told.sent, contents), self._pace)
 
 
 def _batches(small: Iterable[Lacking]) -> Iterator[tuple[Lacking, ...]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bench.compare import fallen
 from bench.figures import Figure, Results, from_json, to_json
 from bench.proof import Proof
+from bench.summary import show, summary
 from bench.table import markdown
 from bench.trace import Packet, round_trips
 
@@ -127,3 +129,28 @@ def test_the_table_has_a_row_for_each_race_and_how_many_times_ours_each_takes() 
 def test_what_was_left_out_is_said() -> None:
     text = markdown(Results({}, (), (), ("50 ms: network namespaces need root",)))
     assert text.endswith("## Left out\n\n- 50 ms: network namespaces need root\n")
+
+
+def test_the_readmes_table_is_put_between_its_marks(tmp_path: Path) -> None:
+    figures = (
+        Figure("pull", "25 MB", 50, "train", "s", (1.0, 1.25, 1.5)),
+        Figure("pull", "25 MB", 50, "scp", "s", (20.4,)),
+    )
+    results = Results({"pull": {"machine": "a laptop"}}, (), figures)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n")
+    show(results, readme)
+    text = readme.read_text()
+
+    assert text.startswith("before\n<!-- bench -->\n| | 0 ms away |")
+    assert text.endswith("<!-- /bench -->\nafter\n")
+    assert "| a model of 25 MB pulled |  | 1.25 s (scp 20 s) |  |\n" in text
+    assert "Measured on a laptop" in text
+    assert "old" not in text
+    assert summary(results) in text
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- bench -->\nno end\n")
+    show(Results({}, (), ()), tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == "<!-- bench -->\nno end\n"

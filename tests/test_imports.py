@@ -35,6 +35,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "lean",
                 "logview",
                 "node",
+                "pace",
                 "printable",
                 "size",
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import socket
 import threading
@@ -441,39 +442,45 @@ def test_other_files_are_not_taken_for_parts(tmp_path: Path) -> None:
     assert find_parts(whole) == [(Span(3, 5), part)]
 
 
-@pytest.mark.parametrize("is_near", [False, True])
+@pytest.mark.parametrize("sparing", [(False,), (True,), (False, True, True)])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_compressed_or_stored_comes_out_as_it_went_in(seed: int, is_near: bool) -> None:
+def test_what_is_compressed_or_stored_comes_out_as_it_went_in(
+    seed: int, sparing: tuple[bool, ...]
+) -> None:
     noise, text = os.urandom(300_000), b"so much text " * 30_000
     sizes = (0, 1, 4095, 4096, 65_535, 65_536, 262_144)
     blocks = [
         (noise, text)[(seed + number * number // 3) % 2][:size]
         for number, size in enumerate(sizes * 3)
     ]
-    deflate = Deflate(is_near=is_near)
-    stream = b"".join(map(deflate.compress, blocks)) + deflate.flush()
+    deflate = Deflate()
+    parts = [
+        deflate.compress(block, sparing=spares)
+        for block, spares in zip(blocks, itertools.cycle(sparing), strict=False)
+    ]
+    stream = b"".join(parts) + deflate.flush()
     assert zlib.decompress(stream) == b"".join(blocks)
 
 
 def test_what_does_not_shrink_hardly_grows_and_text_shrinks() -> None:
     for block, most in ((os.urandom(MIB), MIB * 1.001), (b"so much text " * 80_000, MIB / 20)):
-        for is_near in (False, True):
-            deflate = Deflate(is_near=is_near)
-            assert len(deflate.compress(block) + deflate.flush()) < most
+        for sparing in (False, True):
+            deflate = Deflate()
+            assert len(deflate.compress(block, sparing=sparing) + deflate.flush()) < most
 
 
-def test_what_shrinks_by_half_is_compressed_over_a_slow_line_only() -> None:
+def test_what_shrinks_by_half_is_compressed_where_the_line_is_the_limit() -> None:
     half = b"".join(os.urandom(2000) + b"x" * 2000 for _ in range(100))
-    for is_near, least, most in ((False, 0.45, 0.6), (True, 1.0, 1.001)):
-        deflate = Deflate(is_near=is_near)
-        share = len(deflate.compress(half) + deflate.flush()) / len(half)
+    for sparing, least, most in ((False, 0.45, 0.6), (True, 1.0, 1.001)):
+        deflate = Deflate()
+        share = len(deflate.compress(half, sparing=sparing) + deflate.flush()) / len(half)
         assert least < share < most
 
 
 def test_a_header_that_shrinks_does_not_stand_for_what_follows() -> None:
     block = b"x" * 4096 + os.urandom(MIB)
-    deflate = Deflate(is_near=False)
-    assert len(block) < len(deflate.compress(block) + deflate.flush())
+    deflate = Deflate()
+    assert len(block) < len(deflate.compress(block, sparing=False) + deflate.flush())
 
 
 def test_a_pipe_hands_on_what_came_in_order_and_then_its_end() -> None:

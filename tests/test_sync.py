@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.errors import AgentBroken, ConnectionLost, Refused, UsageError
 from orchestrator.link import Link
+from orchestrator.pace import Pace
 from orchestrator.package import load_sources
 from orchestrator.spec import Job
 from orchestrator.sync import submit
@@ -383,7 +384,9 @@ def test_a_tree_that_was_not_offered_cannot_be_completed(vm: Vm) -> None:
 
 def test_an_upload_that_is_refused_is_read_to_its_end(vm: Vm) -> None:
     link = vm.connect()
-    link.begin_upload(Upload((Lacking("../../etc/passwd", 9, 0),)), [b"x" * MIB])
+    link.begin_upload(
+        Upload((Lacking("../../etc/passwd", 9, 0),)), [b"x" * MIB], Pace(is_bound=True)
+    )
     with pytest.raises(Refused) as raised:
         link.end_call(Done)
     assert raised.value.code == "damaged"
