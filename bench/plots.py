@@ -67,6 +67,10 @@ def _curves(
         )
     if over_size:
         panel.set(xscale="log", yscale="log", xlabel=figures[0].case.split()[1].strip(","))
+        # Seconds as one says them; and what hardly changes shall look so.
+        seconds = [value for figure in figures for value in figure.values]
+        panel.set_ylim(min(0.01, *seconds), max(10.0, *seconds))
+        panel.yaxis.set_major_formatter("{x:g}")
     else:
         panel.set(xlabel="round trip, ms")
         panel.set_ylim(bottom=0)
