@@ -131,7 +131,7 @@ def runs_table(rows: Iterable[StatusRow]) -> Table:
     cells = [
         (
             row.mirror.run_id,
-            row.mirror.verdict,
+            state_text(row.mirror),
             row.remote,
             f"{format_duration(age(seen))} ago" if (seen := row.mirror.seen) else "never",
             _ago(row.ended_at),

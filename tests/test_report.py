@@ -185,7 +185,7 @@ def test_a_run_that_was_never_sent_is_told_with_what_to_do(tmp_path: Path) -> No
     row = StatusRow(mirror(tmp_path), "vm", None)
     text = shown(runs_table([row]))
 
-    assert "not sent" in text
+    assert "not heard of" in text
     assert "never" in text
     assert "the command that started it goes on with it" in text
     assert run_json(row)["seen_at"] is None

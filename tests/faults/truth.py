@@ -133,7 +133,8 @@ class Scene:
             yield f"{path} was left behind"
 
     def _unfinished(self) -> Iterator[str]:
-        for folder in self.workspace.glob(".train/runs/*"):
+        # Without a request it never became a run.
+        for folder in (file.parent for file in self.workspace.glob(".train/runs/*/request.json")):
             if not (folder / "settled").exists():
                 yield f"{folder.name} is not settled"
             state = read(self.store / "runs" / folder.name / "state.json")
