@@ -232,7 +232,7 @@ def logs(run: str, follow: bool, tail: int | None, accept: str) -> None:
 
 @app.command()
 @run_argument
-@click.option("--forget", is_flag=True, help="Of a run nobody heard of, whose VM is gone: give up.")
+@click.option("--forget", is_flag=True, help="Give it up, if its VM is gone.")
 @accept_option
 def cancel(run: str, forget: bool, accept: str) -> None:
     """End a run; it is warned first and may save.

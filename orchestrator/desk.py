@@ -160,28 +160,39 @@ class Desk:
         """Ask it to end and wait for that; says what became of it.
 
         Args:
-            forget: whether a run that nobody heard of is given up without asking its VM.
-
-        Raises:
-            UsageError: it is to be forgotten, but its VM has it.
+            forget: whether a run that nobody heard of is given up without asking its VM, and one
+                that its VM had where that cannot be asked any more.
         """
         if mirror.ended:
             return f"{mirror.run_id} has already ended: {mirror.verdict}"
-        if forget and mirror.was_heard_of:
-            raise UsageError(
-                f"{mirror.run_id} was {mirror.verdict} when its VM last spoke of it, and may cost "
-                "money",
-                fix=f"train cancel {mirror.run_id}",
-            )
         if mirror.verdict == UNKNOWN and (
             forget or mirror.is_known_unsent or self._never_came(mirror)
         ):
             mirror.settle()
             return f"{mirror.run_id} was never {'heard of' if forget else 'sent'}; it is forgotten"
-        remote = self._remote_of(mirror)
-        with self.link(remote) as link:
-            link.call(Cancel(mirror.run_id), Done)
-            self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+        try:
+            remote = self._remote_of(mirror)
+            with self.link(remote) as link:
+                link.call(Cancel(mirror.run_id), Done)
+                self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+        except (UsageError, ConnectError, ConnectionLost) as error:
+            if not forget:
+                error.fix = "; ".join(
+                    part
+                    for part in (
+                        error.fix,
+                        f"if that machine is gone: train cancel {mirror.run_id} --forget",
+                    )
+                    if part
+                )
+                raise
+            mirror.miss()
+            self.trip.record_events(mirror)
+            mirror.settle()
+            return (
+                f"{mirror.run_id} is given up, its VM could not be asked ({error}); if that "
+                "machine still exists, the run may go on there and cost money"
+            )
         mirror.settle()
         return f"{mirror.run_id} {mirror.verdict}"
 

@@ -50,6 +50,7 @@ class TrainshedError(Exception):
         cause = self.cause
         if not cause and self.__cause__ is not None:
             cause = _say(self.__cause__)
+            cause = "" if cause in str(self) else cause
         lines = [f"error: {self}"]
         if cause:
             lines.append(f"cause: {cause}")

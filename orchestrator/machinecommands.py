@@ -231,10 +231,13 @@ def remote_remove(name: str, force: bool) -> None:
     from orchestrator.machines import open_runs
     from orchestrator.remotes import remove_remote
 
-    if not force and (runs := open_runs(name)):
+    runs = open_runs(name)
+    if runs and not force:
         raise UsageError(
             f"runs may still go on {name}, and cost money: {', '.join(runs)}",
             fix=f"train status, train cancel RUN; or: train remote remove {name} --force",
         )
     remove_remote(remotes_file(), name)
     Console().result(f"{name} removed")
+    for run in runs:
+        Console().warn(f"{run} may go on there; to give it up: train cancel {run} --forget")

@@ -138,10 +138,15 @@ class Machines:
                 f"runs may still go on {name} at its old address, and cost money: "
                 f"{', '.join(runs)}",
                 cause="at the new address nobody knows of them, and they would count as lost",
-                fix=f"if it is the same machine, or the old one is gone: the same with --force; "
-                f"else first: train pull, or: train remote add OTHER --host {new.host}",
+                fix="wait for them, or cancel them; or, if it is the same machine or the old one "
+                "is gone, the same with --force",
             )
         host_key = self._greet(new) if moved or self._accept else None
+        if host_key and self._accept not in ("", host_key[1]):
+            raise UsageError(
+                f"{name} shows the host key {host_key[1]}, not the accepted {self._accept}",
+                fix="compare it with what the machine's console or cloud shows",
+            )
         new = change_remote(file, name, partial(changed, said=said))
         if workspaces:
             self._console.warn(f"{workspaces} says more of {name}, and goes first in its workspace")

@@ -266,8 +266,17 @@ class RoundTrip:
             self.tell.step(f"{mirror.run_id} {_ending(state)}")
         request = mirror.request
         sound = accept(seen.report.artifacts, request.outputs)
-        if len(sound) < len(seen.report.artifacts):
-            self.tell.warn(f"{link.name} offered files that {request.job} does not declare")
+        if left := [a.path for a in seen.report.artifacts if a not in sound]:
+            names = ", ".join(ascii(path) for path in left[:5])
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            trouble = UsageError(
+                f"{len(left)} files that {mirror.run_id} made stayed on the VM: {names}{more}",
+                cause="not every system can keep a file of such a name, or train.yaml does not "
+                "declare it",
+                fix="let the script name it with letters, digits, -, _ and .; until train gc "
+                "drops it, it is there",
+            )
+            self._troubles.note(trouble, [mirror])
         for artifact in sound:
             try:
                 self._pull(link, mirror, artifact)
@@ -276,7 +285,8 @@ class RoundTrip:
             except (ModelDamaged, UsageError, Refused) as trouble:
                 # One bad file never keeps the other runs from being followed and pulled.
                 self._troubles.note(trouble, [mirror])
-        if not sound and state is not None and state.state is State.SUCCEEDED:
+        made = seen.report.artifacts
+        if not made and state is not None and state.state is State.SUCCEEDED:
             wanted = ", ".join(request.outputs)
             self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
         self._early.examine(self.exam, mirror)

@@ -94,7 +94,8 @@ def settle(
     except KeyboardInterrupt:
         raise left_ungraded() from None
     for job in jobs:
-        mine = [mirror for mirror in mirrors if mirror.request.job == job.name]
+        # Run ids of one second are in no order, and the last run made is the one that counts.
+        mine = sorted((m for m in mirrors if m.request.job == job.name), key=Mirror.made_at)
         try:
             _place(exam, job, mine, tell, best=best)
         except (ModelDamaged, UsageError) as trouble:
@@ -149,7 +150,10 @@ def _place(exam: Exam, job: Job, mirrors: Sequence[Mirror], tell: Teller, *, bes
     before = exam.standing(job).verdict if latest is not None else None
     moved = exam.promote(job, latest=latest)
     if moved is not None:
-        change = _change(job, before, exam.verdict_on(job, moved))
+        verdict = exam.verdict_on(job, moved)
+        change = _change(job, before, verdict)
+        if latest is None and verdict is not None and verdict.outcome is Outcome.GRADED:
+            change = f" (the best, {verdict.points} of 5)"
         tell.step(f"{job.model} is now the model {moved[:12]}{change}")
 
 

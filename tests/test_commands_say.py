@@ -270,7 +270,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     [
         (0, False, " (4 -> 2 points; the better one: train pull a --best)"),
         (1, False, " (2 -> 4 points)"),
-        (1, True, ""),
+        (1, True, " (the best, 4 of 5)"),
     ],
 )
 def test_a_model_that_takes_anothers_place_is_told_with_the_points(
@@ -283,6 +283,16 @@ def test_a_model_that_takes_anothers_place_is_told_with_the_points(
 
     placed = bench.digests[1 - first]
     assert told.steps == [f"a/mymodel.h5 is now the model {placed[:12]}{change}"]
+
+
+def test_the_last_run_made_counts_whatever_order_the_run_ids_have(bench: Bench) -> None:
+    first, last = bench.mirrors
+    for mirror, at in ((first, 2_000_000_000), (last, 1_000_000_000)):
+        os.utime(mirror.folder / "request.json", (at, at))
+    told = Told()
+    settle(bench.exam, [JOB], bench.mirrors, [], Troubles(told), told, best=False)
+
+    assert bench.exam.standing(JOB).sha256 == bench.digests[0]
 
 
 def test_status_knows_the_points_of_what_each_run_made(bench: Bench) -> None:

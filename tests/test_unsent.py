@@ -101,17 +101,6 @@ def test_its_vm_is_asked_where_it_answers(laptop: Laptop, relay: Relay, cut: str
     assert laptop.ok("cancel", "a").stdout == f"{cut} was never sent; it is forgotten\n"
 
 
-def test_a_run_that_its_vm_has_is_not_forgotten(laptop: Laptop, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    laptop.ok("--remote", "vm", "--detach", "-p", f"until={go}")
-    wait_until(lambda: is_awaited(go), "the script")
-    refused = laptop.train("cancel", "a", "--forget")
-
-    assert refused.returncode == 2
-    assert "may cost money" in refused.stderr
-    assert laptop.ok("cancel", "a").stdout.endswith(" cancelled\n")
-
-
 def test_a_remote_is_not_moved_or_removed_from_under_a_run_that_may_go_on(
     laptop: Laptop, relay: Relay, cut: str, embedded_server: SshServer
 ) -> None:
@@ -154,3 +143,51 @@ def test_of_two_commands_about_a_run_only_the_last_says_that_it_was_never_sent(
     mirror.take_on("the second")
     assert not mirror.is_taken_on_by("the first")
     assert mirror.is_taken_on_by("the second")
+
+
+def test_a_run_whose_vm_is_gone_can_be_given_up(
+    laptop: Laptop, embedded_server: SshServer, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    with Relay(embedded_server.port) as relay:
+        laptop.add_remote(embedded_server, "far", port=relay.port)
+        laptop.ok("a", "--remote", "far", "--detach", "-p", f"until={go}")
+        wait_until(lambda: is_awaited(go), "the script")
+    refused = laptop.train("cancel", "a")
+    assert refused.returncode == 3
+    assert "if that machine is gone: train cancel a-" in refused.stderr
+
+    assert "is given up" in laptop.ok("cancel", "a", "--forget").stdout
+    assert set(laptop.states().values()) == {"lost"}
+    laptop.ok("remote", "remove", "far")
+    go.touch()
+
+
+def test_with_its_vm_there_a_run_is_cancelled_and_not_given_up(
+    laptop: Laptop, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    laptop.ok("a", "--remote", "vm", "--detach", "-p", f"until={go}")
+    wait_until(lambda: is_awaited(go), "the script")
+    assert laptop.ok("cancel", "a", "--forget").stdout.endswith(" cancelled\n")
+
+
+def test_outputs_with_names_that_not_every_system_keeps_are_named_and_no_success(
+    laptop: Laptop,
+) -> None:
+    script = "import pathlib\npathlib.Path('out').mkdir()\n"
+    script += (
+        "for name in ('q\"uote', 'back\\\\slash', 'fine'):\n    pathlib.Path('out', name).touch()\n"
+    )
+    laptop.add_job("ugly", script=script, outputs=["out"])
+    done = laptop.train("ugly", "--remote", "vm")
+    assert done.returncode == 2
+    assert "2 files that ugly-" in done.stderr
+    assert "stayed on the VM: 'out/back\\\\slash', 'out/q\"uote'" in done.stderr
+    assert list(laptop.root.glob(".train/runs/ugly-*/outputs/out/fine"))
+
+
+def test_another_fingerprint_than_the_known_one_is_not_accepted(laptop: Laptop) -> None:
+    refused = laptop.train("remote", "set", "vm", "--accept-host-key", "SHA256:wrong")
+    assert refused.returncode == 2
+    assert "not the accepted SHA256:wrong" in refused.stderr
