@@ -11,6 +11,10 @@ TrainshedError
 +-- ConnectionLost          4   got through, then lost the line; safe to repeat
 +-- Refused                 5   the VM's side said no: disk, Python, GPU, store
 |   +-- AgentBroken         5   the agent answered what it must not; a bug or a damaged line
++-- CloudError              3   the cloud could not be asked
+|   +-- CloudRefused        2   it answered no: a login, a right or a name is wrong
+|   +-- NoCapacity          5   it has no such machine to give just now; safe to repeat
++-- Forbidden               6   a budget, a clock or an unknown price forbids it
 +-- ModelDamaged            5   bytes that came do not match the VM's sha256
 +-- RunFailed               1   a run ended badly
 +-- GradeBelow              1   a grade is below what was asked, or a model is not ready
@@ -112,6 +116,31 @@ class Refused(TrainshedError):
 
 class AgentBroken(Refused):
     pass
+
+
+class CloudError(TrainshedError):
+    exit_code = 3
+    retryable = True
+
+
+class CloudRefused(CloudError):
+    """The cloud said no. `code` is the cloud's own word for why."""
+
+    exit_code = 2
+    retryable = False
+
+    def __init__(self, message: str, *, code: str = "", cause: str = "", fix: str = "") -> None:
+        super().__init__(message, cause=cause, fix=fix)
+        self.code = code
+
+
+class NoCapacity(CloudRefused):
+    exit_code = 5
+    retryable = True
+
+
+class Forbidden(TrainshedError):
+    exit_code = 6
 
 
 class ModelDamaged(TrainshedError):

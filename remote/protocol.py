@@ -351,3 +351,76 @@ class No(NamedTuple):
     message: str
     fix: str = ""
     trace: str = ""
+
+
+class Keep(NamedTuple):
+    """Guard the machine's cost from now on, in place of what was asked before.
+
+    Attributes:
+        session: the laptop's id of it.
+        ends_in_s: the hard end, which nothing extends; None for none.
+        paid_s: so long may it still be paid for; None where no budget is set.
+        idle_s: it stops after so long without a run, a login or a laptop; None for never.
+        how: how it can stop itself so that its cost ends (`deallocate`, `poweroff`, `command`);
+            empty where it cannot.
+        options: what that needs; no secret.
+    """
+
+    session: str
+    ends_in_s: Optional[float] = None
+    paid_s: Optional[float] = None
+    idle_s: Optional[float] = None
+    how: str = ""
+    options: Tuple[Tuple[str, str], ...] = ()
+
+
+class LetGo(NamedTuple):
+    """Guard it no longer: the session is over and the laptop has ended the cost itself."""
+
+    session: str
+
+
+class HowKept(NamedTuple):
+    """Ask the guard how it stands."""
+
+
+class Stop(NamedTuple):
+    """The guard stopped the machine, or tried to.
+
+    Attributes:
+        at_s: by the machine's clock.
+        why: `idle for 20 min`, `the session's end`, ...
+        trouble: why it could not; empty where it could.
+    """
+
+    session: str
+    at_s: float
+    why: str
+    trouble: str = ""
+
+
+class Kept(NamedTuple):
+    """How the guard stands.
+
+    Attributes:
+        session: the one it keeps; empty where it keeps none.
+        stops_at_s: when it would stop the machine as things stand, by its clock; None for never.
+        why: what for.
+        idle_s: how long nothing has extended it.
+        on_s: how long the machine was on in this session, over all its boots, as the guard saw it.
+        trouble: why it could not stop the machine; empty where it has tried the right and has it.
+        fragile: why it would not come back after a reboot; empty where it would.
+        stops: what it did, oldest first.
+        seen_s: its last sign of life, by the machine's clock; of before the last boot where it
+            has not come back since.
+    """
+
+    session: str = ""
+    stops_at_s: Optional[float] = None
+    why: str = ""
+    idle_s: float = 0.0
+    on_s: float = 0.0
+    trouble: str = ""
+    fragile: str = ""
+    stops: Tuple[Stop, ...] = ()
+    seen_s: Optional[float] = None

@@ -36,6 +36,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "logview",
                 "node",
                 "pace",
+                "power",
                 "printable",
                 "size",
             ),
