@@ -54,8 +54,12 @@ lock:
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable > requirements.lock
 
 # What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.
+# What held is told in docs/reliability.md.
 faults: setup openssh
-	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} $(BIN)/python -m pytest -n 2 -m faults tests/faults
+	@rm -f build/faults.jsonl; mkdir -p build
+	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} TRAINSHED_FAULT_REPORT=build/faults.jsonl \
+	  $(BIN)/python -m pytest -n 2 -m faults tests/faults
+	$(BIN)/python -m tests.faults.reliability build/faults.jsonl docs/reliability.md
 
 # The practice pack's table of points: every starter and reference, over three seeds.
 calibrate: setup
