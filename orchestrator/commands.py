@@ -5,6 +5,8 @@ Heavy modules are imported where they are used, so that `train --help` answers a
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -355,6 +357,10 @@ def _finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = Tru
     else:
         for block in result_blocks(result, desk.ledger):
             desk.console.result(block)
+    # Killed before, the same command tells it again.
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    result.told()
     judge(result, runs=judge_runs)
 
 

@@ -32,6 +32,7 @@ class Result:
             asked, or a file that was not what the VM had hashed.
         made: what each run's own model is worth, by run id, whether it stands or not.
         old: ids of the runs that were home before; a report to people leaves them out.
+        over: runs of which nothing more is to come.
     """
 
     mirrors: tuple[Mirror, ...]
@@ -41,6 +42,12 @@ class Result:
     trouble: TrainshedError | None = None
     made: Mapping[str, Verdict] = field(default_factory=dict)
     old: frozenset[str] = frozenset()
+    over: tuple[Mirror, ...] = ()
+
+    def told(self) -> None:
+        """The user has had it: from now on the same command means new runs."""
+        for mirror in self.over:
+            mirror.settle()
 
 
 class Troubles:
@@ -100,11 +107,6 @@ def settle(
             _place(exam, job, mine, tell, best=best)
         except (ModelDamaged, UsageError) as trouble:
             troubles.note(trouble, mine)
-    for mirror in mirrors:
-        # With trouble it will not get better by itself: the same command is then a new run.
-        is_over = mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf)
-        if mirror.ended and is_over:
-            mirror.settle()
     return Result(
         tuple(mirrors),
         priced_runs(exam.ledger, {mirror.run_id for mirror in mirrors}),
@@ -119,6 +121,13 @@ def settle(
             and (sha256 := model_of(exam.ledger, mirror.run_id, job)) is not None
             and (verdict := exam.verdict_on(job, sha256)) is not None
         },
+        over=tuple(
+            mirror
+            for mirror in mirrors
+            if mirror.ended
+            # With trouble it will not get better by itself: the same command is then a new run.
+            and (mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf))
+        ),
     )
 
 
