@@ -40,7 +40,7 @@ setup: .venv/installed
 	  { echo "error: $(PYTHON) cannot make a virtual environment"; \
 	    echo "fix:   on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check \
-	  --constraint requirements.lock --config-settings editable_mode=compat --editable '.[grade,practice,dev]'
+	  --constraint requirements.lock --config-settings editable_mode=compat --editable '.[grade,practice,aws,gcp,dev]'
 	@touch $@
 
 # The tests need a real OpenSSH server to start on loopback; no system service is touched.
@@ -50,7 +50,7 @@ openssh:
 # What CI installs, to the version; made anew from what pip resolves today.
 lock:
 	rm -rf .venv && $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --editable '.[grade,practice,dev]'
+	$(BIN)/python -m pip install --editable '.[grade,practice,aws,gcp,dev]'
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable > requirements.lock
 
 # What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.

@@ -107,8 +107,12 @@ class Provider(Protocol):
     could not be asked.
     """
 
-    tariff: Tariff
-    self_stop: SelfStop
+    @property
+    def tariff(self) -> Tariff: ...
+
+    @property
+    def self_stop(self) -> SelfStop:
+        """May ask the cloud; refused where turning the machine off would do harm."""
 
     def describe(self) -> Machine: ...
 

@@ -40,7 +40,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "printable",
                 "size",
             ),
-            *("spec", "tell", "verdict"),
+            *("secret", "spec", "tell", "verdict"),
         },
     ),
     (
@@ -49,7 +49,14 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
             *("ledgerschema", "mirror", "money", "package", "plan", "remotes", "scan", "schema"),
             *("shelf", "snapshot", "statcache"),
-            *("surroundings", "declared", "finding", "planning", "status"),
+            *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
+        },
+    ),
+    (
+        "clouds: who rents the machines out",
+        {
+            *("aws", "awsprices", "azure", "azurelogin", "azureprices", "exchange", "gcp"),
+            *("gcplogin", "owncommand", "program", "provider", "rest"),
         },
     ),
     (
@@ -107,6 +114,10 @@ KERNEL = {
 DOORS = {
     "paramiko": {"flight", "ssh"},
     "asyncssh": {"practicevm"},
+    "boto3": {"aws"},
+    "botocore": {"aws"},
+    "google": {"gcplogin"},
+    "http": {"exchange"},
     "yaml": {"config"},
     "click": {"cli", "commands", "completion", "machinecommands", "options"},
     "rich": {"console", "table", "terminal"},

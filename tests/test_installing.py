@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_agents_source_and_the_practice_pack_and_nothing_els
     for package in ("orchestrator", "remote", "jobs"):
         sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         assert sources <= names
+    assert "orchestrator/prices.csv" in names
     assert {f"jobs/category{n}/brief.md" for n in range(1, 6)} <= names
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {

@@ -1,0 +1,1 @@
+"""Stand-ins for the clouds: a machine's life, who bills it, and the web services before it."""
