@@ -16,13 +16,14 @@ import click
 from orchestrator.commands import app
 from orchestrator.errors import Interrupted, TrainshedError, UsageError
 from orchestrator.machinecommands import doctor, gc, remote
+from orchestrator.moneycommands import down, session, up
 
 EXIT_BUG = 70
 
 # What a write to a file or a terminal that takes nothing more ends with.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
-for _command in (doctor, gc, remote):
+for _command in (up, down, session, doctor, gc, remote):
     app.add_command(_command)
 
 
@@ -31,7 +32,7 @@ def expand(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
     and `--help` where nothing else makes sense.
     """
     own = {"-h", "--help", "--version", "--install-completion", "--show-completion"}
-    if list(arguments) in ([], ["remote"]):
+    if list(arguments) in ([], ["remote"], ["session"]):
         return [*arguments, "--help"]
     if arguments[0] in own or arguments[0] in commands:
         return list(arguments)

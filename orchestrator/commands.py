@@ -156,6 +156,7 @@ def _list_files(
 
 
 def _train(desk: Desk, order: Order, *, as_json: bool) -> None:
+    desk.check_budget(order)
     with desk.console:
         result = desk.trip.train(order)
     if order.detach and not as_json:
@@ -326,8 +327,7 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
 def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> None:
     """What runs have cost.
 
-    A session is a period of paid practice or an exam. None can be started yet: all runs are
-    outside of any.
+    What the machines have cost, idle time and all, is in `train session list`.
 
     Example: train cost --by run --since 7d
     """

@@ -182,6 +182,7 @@ def _said(remote: Remote) -> dict[str, Any]:
         "gpus": remote.gpus,
         "price": price and _given(vars(price)),
         "env": _given(vars(env)) if env != EnvSpec() else None,
+        "budget": _given(vars(remote.budget)) or None,
         "cloud": cloud and {"provider": cloud.provider, **dict(cloud.options)},
     }
     return _given(said)

@@ -36,6 +36,8 @@ from remote.protocol import Cancel, Done
 if TYPE_CHECKING:
     from orchestrator.asking import Asking
     from orchestrator.link import Call, Link
+    from orchestrator.meeting import Met
+    from orchestrator.plan import Order
     from orchestrator.reach import HeadStart
     from orchestrator.roundtrip import RoundTrip
     from orchestrator.settling import Result
@@ -72,6 +74,7 @@ class Desk:
         self.ledger = Ledger.open(ledger_file())
         self._mirrors = Mirrors(workspace.state)
         self._begun = begun
+        self._met: dict[str, Met] = {}
 
     @cached_property
     def trip(self) -> RoundTrip:
@@ -89,19 +92,49 @@ class Desk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ledger.close()
+        try:
+            if self._met:
+                self._keep_account()
+        finally:
+            self.ledger.close()
 
     def link(self, remote: Remote, ahead: Iterable[Call] = ()) -> Link:
+        from orchestrator.meeting import Met
         from orchestrator.reach import open_link
 
         self.console.doing(f"connecting to {remote.name}")
         asker = self.console.asker() if self._ask else None
         begun, self._begun = self._begun, None
-        return open_link(remote, asker, self._accept, ahead, begun)
+        link = open_link(remote, asker, self._accept, ahead, begun)
+        # A status asks many at once, and only the main thread has the ledger.
+        self._met[remote.name] = Met(remote, link.hello, link.clock_off_s)
+        return link
+
+    def _keep_account(self) -> None:
+        """Of the machines that were met: that they are on, and which of them for nothing."""
+        from orchestrator.meeting import keep_account
+
+        busy = {
+            self.ledger.remote_of(mirror.run_id)
+            for mirror in self._mirrors.unsettled()
+            if not (mirror.ended or mirror.is_known_unsent)
+        }
+        keep_account(self.ledger, self._met.values(), busy, self.console)
 
     def find_run(self, text: str) -> Mirror:
         """A run by id, by the beginning of one, or a category's last."""
         return find_run(self._mirrors, text, self.console)
+
+    def check_budget(self, order: Order) -> None:
+        """Before anything is sent.
+
+        Raises:
+            Forbidden: the session is over, or what is to be run does not fit into a budget.
+        """
+        from orchestrator.fitting import fit
+
+        for warning in fit(self.ledger, order):
+            self.console.warn(warning)
 
     def attach(self, mirror: Mirror) -> Result:
         """Follow a run to its end, pull, grade."""

@@ -232,6 +232,31 @@ def replace(file: Path, name: str, key: HostKey) -> None:
         target.chmod(0o600)
 
 
+def carry_over(file: Path, old: str, new: str, elsewhere: Iterable[Path] = ()) -> bool:
+    """Know at the machine's new name exactly the keys it had at the old; whether it had any.
+
+    The new name may be an address that was another machine's before: what was known of that is
+    forgotten.
+
+    Args:
+        elsewhere: further files that may know the old name; they are not written.
+
+    Raises:
+        OSError: no space, no permission; the file is then unchanged.
+    """
+    keys = [known.key for known in known_keys(old, (file, *elsewhere)) if not known.marker]
+    if not keys:
+        return False
+    with alone(_lock(file)):
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        kept = b"".join(line for line in lines if not _is_plain(line, new))
+        before = kept if kept.endswith(b"\n") or not kept else kept + b"\n"
+        target = Path(os.path.realpath(file))
+        replace_file(target, before + b"".join(_line(new, key) for key in dict.fromkeys(keys)))
+        target.chmod(0o600)
+    return True
+
+
 def _is_plain(line: bytes, name: str) -> bool:
     return any(not entry.marker for entry in parse(line.decode("utf-8", "replace"), name, ""))
 

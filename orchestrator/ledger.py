@@ -23,6 +23,7 @@ from orchestrator.ledgerschema import (
     translated,
     written,
 )
+from orchestrator.power import Provenance
 
 
 class Reporter(StrEnum):
@@ -30,14 +31,6 @@ class Reporter(StrEnum):
 
     VM = "vm"
     LAPTOP = "laptop"
-
-
-class Provenance(StrEnum):
-    """Where the end of paid time is known from, best first."""
-
-    CLOUD = "cloud"
-    VM = "vm"
-    ESTIMATED = "estimated"
 
 
 @dataclass(frozen=True)
@@ -152,23 +145,74 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class BilledInterval:
-    """A machine was on and paid for, with the price it had then.
+class SessionTerms:
+    """What a session may cost and last.
 
     Attributes:
+        budget: None for none; `currency` is then empty.
+        ends_at: the hard end; None for none.
+        idle_s: the machine is to be stopped after so long without work; None for never.
+    """
+
+    session_id: str
+    budget: Decimal | None
+    currency: str
+    ends_at: datetime | None
+    idle_s: float | None
+
+
+@dataclass(frozen=True)
+class StintFact:
+    """A machine came on, or was found on, with the price it has from then on.
+
+    Attributes:
+        provenance: of the start.
         price_per_hour: None when unknown; `currency` is then empty.
-        disk_per_hour: what the disk cost besides, where known.
+        price_source, fetched_at: where and when the price was read.
+        disk_per_hour: what the disk costs besides, also later, where known.
+        minimum_s, step_s: how the provider counts.
     """
 
     id: str
     remote: str
-    session_id: str | None
     started_at: datetime
-    ended_at: datetime
+    provenance: Provenance
     price_per_hour: Decimal | None
     currency: str
+    price_source: str
+    region: str
+    spot: bool
+    fetched_at: datetime | None
+    disk_per_hour: Decimal | None
+    minimum_s: float
+    step_s: float
+
+
+@dataclass(frozen=True)
+class StintEnd:
+    """It went off, or nobody pays for it any more."""
+
+    stint_id: str
+    ended_at: datetime
     provenance: Provenance
-    disk_per_hour: Decimal | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What a machine was found in.
+
+    Attributes:
+        power: the word of `power.Power`.
+        boot: what tells this boot from the next; empty where only the cloud was asked.
+    """
+
+    remote: str
+    at: datetime
+    power: str
+    source: Provenance
+    boot: str = ""
+    reason: str = ""
 
 
 Fact = (
@@ -179,7 +223,10 @@ Fact = (
     | ArtifactFact
     | VerdictFact
     | Promotion
-    | BilledInterval
+    | SessionTerms
+    | StintFact
+    | StintEnd
+    | Sighting
 )
 F = TypeVar("F", bound=Fact)
 
@@ -191,7 +238,10 @@ TABLES: dict[type[object], tuple[str, tuple[str, ...]]] = {
     ArtifactFact: ("artifact", ("run_id", "path")),
     VerdictFact: ("verdict", ("id",)),
     Promotion: ("promotion", ("workspace", "category", "sha256", "at")),
-    BilledInterval: ("billed_interval", ("id",)),
+    SessionTerms: ("session_terms", ("session_id",)),
+    StintFact: ("stint", ("id",)),
+    StintEnd: ("stint_end", ("stint_id",)),
+    Sighting: ("sighting", ("remote", "at", "source")),
 }
 
 
@@ -313,15 +363,27 @@ class Ledger:
         """None while it goes on."""
         return next(iter(self._select(SessionEnd, "session_id = ?", session_id)), None)
 
-    def intervals(
-        self, remote: str | None = None, since: datetime | None = None
-    ) -> tuple[BilledInterval, ...]:
-        """Those that ended at `since` or later, by their start."""
+    def terms(self, session_id: str) -> SessionTerms | None:
+        return next(iter(self._select(SessionTerms, "session_id = ?", session_id)), None)
+
+    def stints(self, remote: str | None = None) -> tuple[StintFact, ...]:
+        """By their start."""
         return self._select(
-            BilledInterval,
-            "remote = ifnull(?, remote) AND ended_at >= ? ORDER BY started_at, rowid",
-            *(remote, "" if since is None else written(since)),
+            StintFact, "remote = ifnull(?, remote) ORDER BY started_at, rowid", remote
         )
+
+    def stint_ends(self, remote: str | None = None) -> tuple[StintEnd, ...]:
+        return self._select(
+            StintEnd,
+            "stint_id IN (SELECT id FROM stint WHERE remote = ifnull(?, remote)) ORDER BY ended_at",
+            remote,
+        )
+
+    def last_sighting(self, remote: str, *powers: str) -> Sighting | None:
+        """The last, or the last in one of these states."""
+        among = f" AND power IN ({', '.join('?' * len(powers))})" if powers else ""
+        where = f"remote = ?{among} ORDER BY at DESC, rowid DESC LIMIT 1"
+        return next(iter(self._select(Sighting, where, remote, *powers)), None)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of what is kept, as they stand in the file; for sums that SQL makes faster."""

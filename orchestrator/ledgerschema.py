@@ -146,6 +146,37 @@ _PRICES_0_1 = (
     WHERE EXISTS (SELECT 1 FROM run_event WHERE run_event.run_id = run.run_id)""",  # noqa: S608 - our own names
 )
 
+# Time that is paid for, by what was seen of each machine. The first table for it was never filled.
+_STINTS_0_1 = (
+    "DROP TABLE billed_interval",
+    *_fact_table(
+        "session_terms",
+        "session_id",
+        """session_id TEXT NOT NULL REFERENCES session, budget TEXT, currency TEXT NOT NULL,
+        ends_at TEXT, idle_s REAL""",
+    ),
+    *_fact_table(
+        "stint",
+        "id",
+        """id TEXT NOT NULL, remote TEXT NOT NULL, started_at TEXT NOT NULL,
+        provenance TEXT NOT NULL, price_per_hour TEXT, currency TEXT NOT NULL,
+        price_source TEXT NOT NULL, region TEXT NOT NULL, spot INTEGER NOT NULL, fetched_at TEXT,
+        disk_per_hour TEXT, minimum_s REAL NOT NULL, step_s REAL NOT NULL""",
+    ),
+    *_fact_table(
+        "stint_end",
+        "stint_id",
+        """stint_id TEXT NOT NULL REFERENCES stint, ended_at TEXT NOT NULL,
+        provenance TEXT NOT NULL, reason TEXT NOT NULL""",
+    ),
+    *_fact_table(
+        "sighting",
+        "remote, at, source",
+        """remote TEXT NOT NULL, at TEXT NOT NULL, power TEXT NOT NULL, source TEXT NOT NULL,
+        boot TEXT NOT NULL, reason TEXT NOT NULL""",
+    ),
+)
+
 STEPS: tuple[Step, ...] = (
     Step(
         "0.1.0",
@@ -155,6 +186,7 @@ STEPS: tuple[Step, ...] = (
         ),
     ),
     Step("0.1.0", _PRICES_0_1),
+    Step("0.1.0", _STINTS_0_1),
 )
 
 
@@ -264,7 +296,11 @@ def _back_up(path: Path, target: Path) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """All or nothing."""
+    """All or nothing; inside another one, a part of that."""
+    is_part = connection.in_transaction
+    if is_part:
+        yield
+        return
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -345,7 +381,9 @@ def read(kind: object, value: Any) -> Any:  # noqa: ANN401 - the kind is known a
 
 _READERS: dict[object, Callable[[Any], object]] = {
     datetime: datetime.fromisoformat,
+    datetime | None: datetime.fromisoformat,
     Decimal | None: Decimal,
+    bool: bool,
     bool | None: bool,
     Pairs: lambda text: tuple((name, value) for name, value in json.loads(text)),
     Numbers: lambda text: tuple(json.loads(text)),

@@ -13,6 +13,7 @@ from orchestrator.filelock import alone
 from orchestrator.ledger import Ledger, RunFact
 from orchestrator.mirror import LOST, Mirror, Mirrors, readable
 from orchestrator.plan import Order, make_request, make_run_id, same_work
+from orchestrator.sessions import open_session
 from orchestrator.snapshot import Snapshot
 from orchestrator.spec import Job, Remote
 from orchestrator.tell import Teller
@@ -93,6 +94,7 @@ class Planning:
         if known is not None:
             return known
         request, price = mirror.request, order.remote.price
+        session = open_session(self._ledger, order.remote.name)
         return RunFact(
             run_id=mirror.run_id,
             workspace=str(order.workspace.root),
@@ -105,4 +107,5 @@ class Planning:
             currency=price.currency if price else "",
             price_source="config" if price else "",
             params=tuple(sorted(request.params.items())),
+            session_id=session.id if session else None,
         )

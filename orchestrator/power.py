@@ -27,6 +27,14 @@ class Power(StrEnum):
         return self in (Power.STOPPED_FREE, Power.HIBERNATED, Power.DELETED)
 
 
+class Provenance(StrEnum):
+    """Where the bounds of paid time are known from, best first."""
+
+    CLOUD = "cloud"
+    VM = "vm"
+    ESTIMATED = "estimated"
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a cloud says of a machine now.

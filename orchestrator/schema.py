@@ -23,7 +23,7 @@ from orchestrator.node import (
     read_named,
     unlike,
 )
-from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote
+from orchestrator.spec import CloudSpec, EnvSpec, Job, Limits, Price, Remote
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
@@ -69,6 +69,7 @@ def _remote(name: str, node: Node, key: str, base: Remote | None) -> Remote:
         "price": partial(_price, base=base.price if base else None),
         "env": partial(_env, base=base.env if base else None),
         "cloud": _cloud,
+        "budget": partial(_budget, base=base.budget if base else None),
     }
     found = read_fields(node, key, readers, required=() if base else ("host",))
     return replace(base, **found) if base else Remote(name, **found)
@@ -107,6 +108,11 @@ def _price(node: Node, key: str, base: Price | None) -> Price:
     }
     found = read_fields(node, key, readers, required=() if base else ("per_hour",))
     return replace(base, **found) if base else Price(**found)
+
+
+def _budget(node: Node, key: str, base: Limits | None) -> Limits:
+    found = read_fields(node, key, {"session": _amount, "month": _amount})
+    return replace(base or Limits(), **found)
 
 
 def _env(node: Node, key: str, base: EnvSpec | None) -> EnvSpec:

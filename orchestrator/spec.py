@@ -46,6 +46,19 @@ class EnvSpec:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What may be spent on a remote, in its price's currency; None for no limit.
+
+    Attributes:
+        session: by each session that names no budget of its own.
+        month: in a calendar month, by all of its sessions.
+    """
+
+    session: Decimal | None = None
+    month: Decimal | None = None
+
+
+@dataclass(frozen=True)
 class CloudSpec:
     """Where the machine is rented; kept for starting and stopping it.
 
@@ -78,6 +91,7 @@ class Remote:
     price: Price | None = None
     env: EnvSpec = EnvSpec()
     cloud: CloudSpec | None = None
+    budget: Limits = Limits()
 
     @property
     def python(self) -> str:

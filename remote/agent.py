@@ -119,6 +119,7 @@ class Agent:
             clock_s=time.time(),
             disk_free_bytes=shutil.disk_usage(str(self.store.root)).free,
             cpus=os.cpu_count() or 1,
+            up_s=clock.up_s(),
         )
 
     def send(self, kind: str, head: Mapping[str, Any], body: bytes = b"") -> None:

@@ -29,3 +29,12 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def up_s() -> float:
+    """For how long the machine is on since its last boot; 0 where the system does not say."""
+    try:
+        with open("/proc/uptime", encoding="ascii") as file:  # noqa: PTH123
+            return float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0

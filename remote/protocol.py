@@ -95,6 +95,7 @@ class Hello(NamedTuple):
         clock_s: the VM's clock, seconds since 1970 UTC.
         boot_id: changes at each boot; empty where the system has none.
         store: the folder of everything we keep on the VM.
+        up_s: for how long the machine is on since its last boot; 0 where the system does not say.
     """
 
     version: int
@@ -107,6 +108,7 @@ class Hello(NamedTuple):
     clock_s: float
     disk_free_bytes: int
     cpus: int
+    up_s: float = 0.0
 
 
 class Submit(NamedTuple):

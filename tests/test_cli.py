@@ -27,9 +27,12 @@ from tests.servers import HOST, Relay, SshServer, free_port, make_key
 
 REMOTE = app.commands["remote"]
 assert isinstance(REMOTE, click.Group)
+SESSION = app.commands["session"]
+assert isinstance(SESSION, click.Group)
 COMMANDS: dict[tuple[str, ...], click.Command] = {
     **{(name,): command for name, command in app.commands.items()},
     **{("remote", name): command for name, command in REMOTE.commands.items()},
+    **{("session", name): command for name, command in SESSION.commands.items()},
 }
 
 
@@ -115,8 +118,9 @@ def test_help_lists_the_commands_in_the_order_of_their_use(
 ) -> None:
     first = ["init", "run", "attach", "status", "logs", "cancel", "pull", "grade", "ready"]
     order: dict[tuple[str, ...], list[str]] = {
-        (): [*first, "cost", "doctor", "gc", "remote"],
+        (): [*first, "cost", "up", "down", "session", "doctor", "gc", "remote"],
         ("remote",): ["add", "set", "list", "show", "remove"],
+        ("session",): ["start", "stop", "status", "list"],
     }
     for words, names in order.items():
         monkeypatch.setattr(sys, "argv", ["train", *words])
@@ -635,7 +639,7 @@ def test_a_command_waits_where_another_plans_or_pulls(laptop: Laptop, tmp_path: 
 
 def test_nothing_is_silent_for_long_without_a_terminal(laptop: Laptop, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    timer = threading.Timer(2.6, go.touch)
+    timer = threading.Timer(6.5, go.touch)
     with laptop.start("a", "-r", "vm", "-p", f"until={go}") as process:
         timer.start()
         assert process.stderr is not None
@@ -644,7 +648,7 @@ def test_nothing_is_silent_for_long_without_a_terminal(laptop: Laptop, tmp_path:
         assert process.wait() == 0
     timer.join()
 
-    assert max(after - before for before, after in itertools.pairwise(heard)) < 2.2
+    assert max(after - before for before, after in itertools.pairwise(heard)) < 6
 
 
 # Machines that are new, changed, or not there

@@ -27,6 +27,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "words: no I/O",
         {
             *(
+                "billing",
                 "cost",
                 "deflate",
                 "duration",
@@ -38,6 +39,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "pace",
                 "power",
                 "printable",
+                "purse",
                 "size",
             ),
             *("secret", "spec", "tell", "verdict"),
@@ -49,6 +51,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
             *("ledgerschema", "mirror", "money", "package", "plan", "remotes", "scan", "schema"),
             *("shelf", "snapshot", "statcache"),
+            *("account", "fitting", "sessions"),
             *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
         },
     ),
@@ -90,17 +93,20 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "steps",
         {
             *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
-            *("examining", "settling"),
+            *("examining", "lifecycle", "meeting", "payments", "settling"),
         },
     ),
     ("the way through", {"roundtrip"}),
     (
         "the user's side",
-        {"asking", "console", "desk", "judge", "logs", "machines", "report", "table", "terminal"},
+        {
+            *("asking", "console", "desk", "judge", "logs", "machines", "paydesk", "report"),
+            *("statement", "table", "terminal"),
+        },
     ),
     (
         "the command line",
-        {"cli", "commands", "completion", "demo", "machinecommands", "options"},
+        {"cli", "commands", "completion", "demo", "machinecommands", "moneycommands", "options"},
     ),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
@@ -119,7 +125,7 @@ DOORS = {
     "google": {"gcplogin"},
     "http": {"exchange"},
     "yaml": {"config"},
-    "click": {"cli", "commands", "completion", "machinecommands", "options"},
+    "click": {"cli", "commands", "completion", "machinecommands", "moneycommands", "options"},
     "rich": {"console", "table", "terminal"},
     "sqlite3": {"ledger", "ledgerschema"},
     "tensorflow": {"grading"},
@@ -198,12 +204,15 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
 
 
 # A command that only reads what is on this laptop, and which of our modules it may import.
-_PARSING = {"commands", "completion", "errors", "machinecommands", "options", "printable"}
+_PARSING = {
+    *("commands", "completion", "errors", "machinecommands", "moneycommands", "options"),
+    "printable",
+}
 _SHOWING = _PARSING | {
     *("config", "console", "cost", "duration", "home", "logview", "mirror", "node"),
     *("report", "schema", "size", "spec", "table", "tell", "verdict"),
 }
-_RECORDED = _SHOWING | {"ledger", "ledgerschema", "money"}
+_RECORDED = _SHOWING | {"ledger", "ledgerschema", "money", "power"}
 _RUNS = _RECORDED | {"declared", "desk", "finding", "logs", "shelf", "status"}
 QUICK = {
     ("--help",): _PARSING,

@@ -26,19 +26,22 @@ from orchestrator.errors import LedgerError
 from orchestrator.ledger import (
     TABLES,
     ArtifactFact,
-    BilledInterval,
     Fact,
     Ledger,
     Promotion,
-    Provenance,
     Reporter,
     RunEvent,
     RunFact,
     SessionEnd,
     SessionFact,
+    SessionTerms,
+    Sighting,
+    StintEnd,
+    StintFact,
     VerdictFact,
 )
 from orchestrator.ledgerschema import APPLICATION_ID, STEPS, Step, connect, read, written
+from orchestrator.power import Provenance
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 UGLY = 'it\'s "ü" \n\t\x00 %s ; DROP TABLE run --' + "x" * 300
@@ -84,17 +87,24 @@ FACTS: tuple[Fact, ...] = (
     ArtifactFact("run-1", "category4/my model 'ü'\n.h5", 0, "ef" * 32, NOON),
     VERDICT,
     Promotion(RUN.workspace, "category4", "cd" * 32, NOON, "5 is better than 3"),
-    BilledInterval(
-        "interval-1",
+    SessionTerms("session-1", Decimal("5.00"), "USD", NOON + timedelta(hours=5), 1200.0),
+    StintFact(
+        "stint-1",
         "azure-k80",
-        "session-1",
         NOON,
-        NOON + timedelta(hours=1, microseconds=1),
+        Provenance.CLOUD,
         Decimal("0.50"),
         "USD",
-        Provenance.CLOUD,
+        "config",
+        "eastus",
+        True,
+        NOON,
         Decimal("0.0001"),
+        60.0,
+        1.0,
     ),
+    StintEnd("stint-1", NOON + timedelta(hours=1, microseconds=1), Provenance.VM, "idle"),
+    Sighting("azure-k80", NOON, "running", Provenance.VM, "boot-1"),
 )
 MANY = tuple(replace(RUN, run_id=f"run {number}") for number in range(300))
 NAMES = [type(fact).__name__ for fact in FACTS]
@@ -114,7 +124,10 @@ def ledger(path: Path) -> Iterator[Ledger]:
 def everything(ledger: Ledger) -> tuple[Fact, ...]:
     """All that the samples recorded, by every query there is."""
     end = ledger.session_end("session-1")
+    terms, sighting = ledger.terms("session-1"), ledger.last_sighting("azure-k80")
     assert end is not None
+    assert terms is not None
+    assert sighting is not None
     return (
         *ledger.sessions(),
         *ledger.runs(),
@@ -123,7 +136,10 @@ def everything(ledger: Ledger) -> tuple[Fact, ...]:
         *ledger.artifacts("run-1"),
         *ledger.verdicts(RUN.workspace, "category4"),
         *ledger.promotions(RUN.workspace, "category4"),
-        *ledger.intervals(),
+        terms,
+        *ledger.stints(),
+        *ledger.stint_ends(),
+        sighting,
     )
 
 
@@ -182,7 +198,10 @@ def test_facts_added_together_are_added_all_or_none(ledger: Ledger) -> None:
     assert ledger.sessions() == (SESSION,)
 
 
-@pytest.mark.parametrize("fact", [f for f in FACTS if not isinstance(f, SessionFact | Promotion)])
+ALONE = SessionFact | Promotion | StintFact | Sighting
+
+
+@pytest.mark.parametrize("fact", [f for f in FACTS if not isinstance(f, ALONE)])
 def test_a_fact_of_a_run_or_session_nobody_recorded_is_refused(ledger: Ledger, fact: Fact) -> None:
     with pytest.raises(LedgerError, match="refuses a fact"):
         ledger.add(fact)
@@ -272,11 +291,13 @@ def test_events_come_in_the_order_of_their_report_though_the_clock_jumped(ledger
     assert ledger.events("nobody") == ()
 
 
-def test_intervals_count_when_they_end_in_the_time_asked_for(ledger: Ledger) -> None:
-    ledger.add(*FACTS)
-    assert len(ledger.intervals(remote="azure-k80", since=NOON + timedelta(hours=1))) == 1
-    assert ledger.intervals(since=NOON + timedelta(hours=2)) == ()
-    assert ledger.intervals(remote="other") == ()
+def test_the_last_sighting_is_found_also_among_some_states(ledger: Ledger) -> None:
+    on = Sighting("vm", NOON, "running", Provenance.VM, "boot-1")
+    off = Sighting("vm", NOON + timedelta(minutes=1), "stopped-free", Provenance.CLOUD)
+    ledger.add(on, off, replace(on, remote="other", at=NOON + timedelta(hours=1)))
+    assert ledger.last_sighting("vm") == off
+    assert ledger.last_sighting("vm", "running", "starting") == on
+    assert ledger.last_sighting("nobody") is None
 
 
 WRITER = """

@@ -1,0 +1,50 @@
+"""What follows for the account when a command has met a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from orchestrator.cost import format_money
+from orchestrator.ledger import Ledger
+from orchestrator.payments import Payments
+from orchestrator.sessions import open_session
+from orchestrator.spec import Remote
+from orchestrator.tell import Teller
+from remote.protocol import Hello
+
+
+@dataclass(frozen=True)
+class Met:
+    """A machine that let us in, and what it said then."""
+
+    remote: Remote
+    hello: Hello
+    clock_off_s: float
+
+
+def keep_account(ledger: Ledger, met: Iterable[Met], busy: Collection[str], tell: Teller) -> None:
+    """Record that they are on, and say which of them cost money and do nothing.
+
+    Args:
+        busy: names of the remotes on which runs of this workspace go on.
+    """
+    for machine in met:
+        remote = machine.remote
+        is_paid_for = open_session(ledger, remote.name) is not None
+        if remote.cloud is not None or is_paid_for:
+            Payments(ledger, remote, tell).by_login(machine.hello, machine.clock_off_s)
+        if remote.name not in busy and (remote.cloud is not None or remote.price is not None):
+            tell.warn(f"{remote.name} is on and idle{_price(remote)}; {_way_out(remote)}")
+
+
+def _price(remote: Remote) -> str:
+    if remote.price is None:
+        return ", at an unknown price"
+    return f", at {format_money(remote.price.per_hour, remote.price.currency)} an hour"
+
+
+def _way_out(remote: Remote) -> str:
+    if remote.cloud is not None and remote.cloud.provider != "none":
+        return f"to end that: train down {remote.name}"
+    return "to end that, stop it where you rented it"

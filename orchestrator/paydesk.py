@@ -1,0 +1,385 @@
+"""What the commands about machines that cost money do, each a method."""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Self
+
+from orchestrator.config import find_remote, known_remotes, workspace_here
+from orchestrator.console import Console
+from orchestrator.cost import format_money
+from orchestrator.errors import (
+    CloudError,
+    ConnectError,
+    ConnectionLost,
+    Forbidden,
+    TrainshedError,
+    UsageError,
+)
+from orchestrator.home import config_folder, ledger_file, remotes_file
+from orchestrator.hostkeys import carry_over
+from orchestrator.ledger import Ledger
+from orchestrator.lifecycle import Lifecycle, wait_for_login
+from orchestrator.link import Link
+from orchestrator.machines import open_runs
+from orchestrator.payments import Payments
+from orchestrator.power import Machine, Power, Provenance, Provider
+from orchestrator.purse import check, paid_s
+from orchestrator.reach import open_link
+from orchestrator.remotes import change_remote
+from orchestrator.sessions import (
+    Session,
+    Tally,
+    all_sessions,
+    begin,
+    budgets,
+    end,
+    open_session,
+    tally,
+)
+from orchestrator.spec import Remote, Workspace
+from remote.protocol import Done, HowKept, Keep, Kept, LetGo
+
+_USERS_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"),)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the user says of a session.
+
+    Attributes:
+        lasts_s: from now to its hard end; None for none.
+        any_price: whether a budget may be set where the price is unknown.
+    """
+
+    name: str = ""
+    lasts_s: float | None = None
+    budget: Decimal | None = None
+    idle_s: float | None = None
+    any_price: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A remote and its session, as they were found.
+
+    Attributes:
+        power: unknown where nobody can be asked.
+        trouble: why somebody could not be.
+        kept: the guard's word; None where it was not asked.
+        clock_off_s: of the machine, for the guard's times.
+    """
+
+    remote: Remote
+    power: Power
+    tally: Tally | None
+    kept: Kept | None = None
+    clock_off_s: float = 0.0
+    trouble: str = ""
+
+
+class PayDesk:
+    """One command's work.
+
+    Args:
+        accept: a host key's fingerprint trusted beforehand.
+    """
+
+    def __init__(self, workspace: Workspace | None, console: Console, accept: str = "") -> None:
+        self._workspace = workspace
+        self.console = console
+        self._accept = accept
+        self.ledger = Ledger.open(ledger_file())
+
+    @classmethod
+    def here(cls, console: Console, accept: str = "") -> Self:
+        return cls(workspace_here(), console, accept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
+
+    def up(self, name: str, terms: Terms, capacity_limit_s: float) -> Tally:
+        """Start the machine, wait until it lets us in, and open a session unless one is open."""
+        remote = find_remote(self._workspace, name)
+        payments = self._payments(remote)
+        provider = _needed(payments)
+        self._check_terms(payments, terms)
+        machine = Lifecycle(name, provider, payments.by_cloud, self.console).start(capacity_limit_s)
+        remote = self._follow(remote, machine)
+        return self._enter(remote, payments, terms)
+
+    def begin(self, name: str, terms: Terms) -> Tally:
+        """Open a session on a machine that is on."""
+        remote = find_remote(self._workspace, name)
+        payments = self._payments(remote)
+        self._check_terms(payments, terms)
+        if open_session(self.ledger, name):
+            begin(self.ledger, remote, datetime.now(UTC))  # says that there is one
+        if payments.provider is not None:
+            machine = self._describe(payments, payments.provider)
+            if machine is not None and machine.power is not Power.RUNNING:
+                raise UsageError(f"{name} is {machine.power}", fix=f"train up {name}")
+        return self._enter(remote, payments, terms)
+
+    def down(self, name: str, *, force: bool) -> Tally | None:
+        """Stop the machine so that it costs nothing; its session ends."""
+        remote = find_remote(self._workspace, name)
+        payments = self._payments(remote)
+        provider = _needed(payments)
+        runs = open_runs(name)
+        if runs and not force:
+            raise UsageError(
+                f"runs go on on {name}: {', '.join(runs)}",
+                cause="stopping it ends them, and what they made is not here yet",
+                fix=f"wait for them: train attach RUN; or end them: train down {name} --force",
+            )
+        session = open_session(self.ledger, name)
+        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console)
+        if not lifecycle.describe().power.is_down:
+            self._let_go(remote, session)
+        machine = lifecycle.stop()
+        # Where the cloud does not say since when, it is since now.
+        payments.close(datetime.now(UTC), Provenance.CLOUD, "stopped by train down")
+        self.console.step(f"{name} is {machine.power}, by the cloud's word")
+        if session is None:
+            return None
+        end(self.ledger, session, machine.since or datetime.now(UTC), Provenance.CLOUD)
+        return self._tally(session)
+
+    def finish(self, name: str) -> Tally:
+        """End the session; the machine goes on."""
+        remote = find_remote(self._workspace, name)
+        session = open_session(self.ledger, name)
+        if session is None:
+            raise UsageError(f"no session is open on {name}", fix="train session list")
+        payments = self._payments(remote)
+        self._let_go(remote, session)
+        now = datetime.now(UTC)
+        if payments.provider is None:
+            # Nobody else will say when it goes off.
+            payments.close(now, Provenance.VM, "the session ended")
+        end(self.ledger, session, now, Provenance.VM)
+        price = _price_text(remote)
+        how = f"train down {name}" if payments.provider else "stop it where you rented it"
+        self.console.warn(f"{name} is on, and costs {price}; to end that: {how}")
+        return self._tally(session)
+
+    def look(self, name: str) -> list[Seen]:
+        """One remote, or all that have a session or a cloud; asked one after the other."""
+        if name:
+            return [self._look(find_remote(self._workspace, name))]
+        found = []
+        for remote in known_remotes(self._workspace):
+            if remote.cloud is not None or open_session(self.ledger, remote.name):
+                found.append(self._look(remote))
+        return found
+
+    def sessions(self) -> list[Tally]:
+        """All there were, by their start."""
+        return [self._tally(session) for session in all_sessions(self.ledger)]
+
+    def _look(self, remote: Remote) -> Seen:
+        payments = self._payments(remote)
+        provider = payments.provider
+        session = open_session(self.ledger, remote.name)
+        power, trouble = Power.UNKNOWN, ""
+        kept, off_s = None, 0.0
+        if provider is not None:
+            self.console.doing(f"asking the cloud about {remote.name}")
+            try:
+                machine = provider.describe()
+            except CloudError as error:
+                trouble = str(error)
+            else:
+                power = machine.power
+                payments.by_cloud(machine, datetime.now(UTC))
+        if session is not None and power in (Power.UNKNOWN, Power.RUNNING):
+            try:
+                with self._link(remote) as link:
+                    kept, off_s = link.call(HowKept(), Kept), link.clock_off_s
+                    payments.by_login(link.hello, off_s, kept)
+                    power = Power.RUNNING
+            except TrainshedError as error:
+                trouble = trouble or str(error)
+        counted = None if session is None else self._tally(session)
+        return Seen(remote, power, counted, kept, off_s, trouble)
+
+    def _enter(self, remote: Remote, payments: Payments, terms: Terms) -> Tally:
+        """Log in, open the session, set the guard."""
+        links: list[Link] = []
+
+        def try_once() -> None:
+            links.append(self._link(remote))
+
+        wait_for_login(try_once, remote.name, self.console)
+        with links[0] as link:
+            payments.by_login(link.hello, link.clock_off_s)
+            now = datetime.now(UTC)
+            session = open_session(self.ledger, remote.name)
+            if session is None:
+                session = begin(
+                    self.ledger,
+                    remote,
+                    now,
+                    name=terms.name,
+                    lasts_s=terms.lasts_s,
+                    budget=terms.budget,
+                    idle_s=terms.idle_s,
+                )
+                if payments.provider is None:
+                    payments.open_here(session.started_at)
+                self.console.step(f"session {session.name} on {remote.name}")
+            self._guard(link, payments, session)
+        return self._tally(session)
+
+    def _guard(self, link: Link, payments: Payments, session: Session) -> None:
+        """Have the machine keep the session's terms itself, and say plainly where it cannot."""
+        remote = payments.remote
+        keep = self._keep(payments, session)
+        kept = link.call(keep, Kept)
+        name = remote.name
+        if kept.trouble:
+            self.console.warn(
+                f"{name} CANNOT STOP ITSELF: {kept.trouble}; its runs end with the session, but it "
+                f"costs {_price_text(remote)} until: train down {name}"
+            )
+        elif keep.ends_in_s is None and keep.paid_s is None and keep.idle_s is None:
+            self.console.warn(
+                f"nothing ends this session by itself: {name} costs {_price_text(remote)} until: "
+                f"train down {name}"
+            )
+        elif kept.fragile:
+            self.console.warn(f"after a reboot {name} would not stop itself: {kept.fragile}")
+
+    def _keep(self, payments: Payments, session: Session) -> Keep:
+        now, remote, provider = datetime.now(UTC), payments.remote, payments.provider
+        per_hour = self._per_hour(remote)
+        bounds = budgets(self.ledger, remote, now)
+        ends_in = (session.ends_at - now).total_seconds() if session.ends_at else None
+        try:
+            way = provider.self_stop if provider else None
+        except CloudError as error:
+            self.console.warn(f"{remote.name} may not stop itself: {error}")
+            way = None
+        return Keep(
+            session.id,
+            ends_in_s=None if ends_in is None else max(0.0, ends_in),
+            paid_s=paid_s(bounds, per_hour) if per_hour else None,
+            idle_s=session.idle_s,
+            how=way.how if way else "",
+            options=way.options if way else (),
+        )
+
+    def _check_terms(self, payments: Payments, terms: Terms) -> None:
+        """Raises:
+        Forbidden: a budget without a price, or one that is used up.
+        """
+        now, remote = datetime.now(UTC), payments.remote
+        limited = terms.budget is not None or remote.budget.session or remote.budget.month
+        if not limited:
+            return
+        quote = payments.quote()
+        if quote is None:
+            if terms.any_price:
+                self.console.warn(
+                    f"the price of {remote.name} is unknown: its budget binds nothing"
+                )
+                return
+            raise Forbidden(
+                f"the price of {remote.name} is unknown, so no budget can be kept",
+                fix=f"train remote set {remote.name} --price 0.50; or: --allow-unknown-price",
+            )
+        check(budgets(self.ledger, remote, now), (), quote.per_hour)
+
+    def _per_hour(self, remote: Remote) -> Decimal | None:
+        if remote.price is not None:
+            return remote.price.per_hour
+        facts = self.ledger.stints(remote.name)
+        return facts[-1].price_per_hour if facts else None
+
+    def _let_go(self, remote: Remote, session: Session | None) -> None:
+        if session is None:
+            return
+        try:
+            with self._link(remote) as link:
+                link.call(LetGo(session.id), Done)
+        except (ConnectError, ConnectionLost) as error:
+            self.console.warn(
+                f"{remote.name} could not be told that the session is over ({error}); started "
+                "again, it may stop itself by this session's terms"
+            )
+
+    def _describe(self, payments: Payments, provider: Provider) -> Machine | None:
+        remote = payments.remote
+        try:
+            return Lifecycle(remote.name, provider, payments.by_cloud, self.console).describe()
+        except CloudError as error:
+            self.console.warn(f"the cloud of {remote.name} could not be asked: {error}")
+            return None
+
+    def _payments(self, remote: Remote) -> Payments:
+        return Payments(self.ledger, remote, self.console)
+
+    def _follow(self, remote: Remote, machine: Machine) -> Remote:
+        """The remote at the address that it has now, with the host keys it had."""
+        if machine.address in ("", remote.host) or not _is_address(remote.host):
+            return remote
+        own, port = config_folder() / "known_hosts", remote.port
+        elsewhere = [file.expanduser() for file in _USERS_KNOWN_HOSTS]
+        carry_over(own, _known_as(remote.host, port), _known_as(machine.address, port), elsewhere)
+        moved = replace(remote, host=machine.address)
+        with suppress(UsageError):
+            change_remote(
+                remotes_file(), remote.name, lambda known: replace(known, host=machine.address)
+            )
+        self.console.step(f"{remote.name} has a new address: {machine.address}")
+        now = find_remote(workspace_here(), remote.name)
+        if now.host != machine.address:
+            self.console.warn(
+                f"train.yaml says that {remote.name} is at {now.host}; it is at {machine.address}"
+            )
+        return moved
+
+    def _link(self, remote: Remote) -> Link:
+        self.console.doing(f"connecting to {remote.name}")
+        return open_link(remote, self.console.asker(), self._accept)
+
+    def _tally(self, session: Session) -> Tally:
+        known = next(s for s in all_sessions(self.ledger, session.remote) if s.id == session.id)
+        return tally(self.ledger, known, datetime.now(UTC))
+
+
+def _needed(payments: Payments) -> Provider:
+    if payments.provider is None:
+        raise UsageError(
+            f"nothing is said of the cloud of {payments.remote.name}",
+            fix="say in remotes.yaml who rents it out, under `cloud:` (provider: azure, aws, "
+            "gcp, or command with your own start, stop and status)",
+        )
+    return payments.provider
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _known_as(host: str, port: int | None) -> str:
+    return host if port in (None, 22) else f"[{host}]:{port}"
+
+
+def _price_text(remote: Remote) -> str:
+    if remote.price is None:
+        return "an unknown price"
+    return f"{format_money(remote.price.per_hour, remote.price.currency)} an hour"

@@ -1,0 +1,97 @@
+"""One remote's machine and money: what is seen of it is kept, and turned into what it costs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from orchestrator.account import Account
+from orchestrator.billing import Moment, Sight
+from orchestrator.errors import CloudError
+from orchestrator.ledger import Ledger
+from orchestrator.power import Machine, Power, Provenance, Provider, Quote, Tariff
+from orchestrator.provider import open_provider
+from orchestrator.spec import Remote
+from orchestrator.tell import Teller
+from remote.protocol import Hello, Kept
+
+# A machine of the user's own, by no cloud's rules: what it is on is what it costs.
+PLAIN = Tariff(0.0, 1.0, frozenset({Power.STARTING, Power.RUNNING, Power.STOPPING}))
+
+
+class Payments:
+    """Attributes:
+    provider: None where nothing is said of the machine's cloud; then only what lies in a
+        session is counted.
+    """
+
+    def __init__(self, ledger: Ledger, remote: Remote, tell: Teller) -> None:
+        provider = open_provider(remote)
+        if remote.cloud is not None and remote.cloud.provider == "none":
+            provider = None
+        self.remote = remote
+        self.provider: Provider | None = provider
+        self._tell = tell
+        self._account = Account(ledger, remote, provider.tariff if provider else PLAIN)
+
+    def by_cloud(self, machine: Machine, at: datetime) -> None:
+        """Keep what the cloud said."""
+        sight = Sight(
+            at,
+            machine.power,
+            Provenance.CLOUD,
+            since=machine.since,
+            started_at=machine.started_at,
+            reason=machine.reason,
+        )
+        self._account.see(sight, self.quote)
+
+    def by_login(self, hello: Hello, clock_off_s: float, kept: Kept | None = None) -> None:
+        """Keep that it answered, with what it and its guard know of its boots."""
+        now = datetime.now(UTC)
+
+        def here(at_s: float) -> datetime:
+            return min(now, datetime.fromtimestamp(at_s - clock_off_s, UTC))
+
+        booted_at = now - timedelta(seconds=hello.up_s) if hello.up_s else None
+        off_s = _went_off_s(kept, hello) if kept else None
+        sight = Sight(
+            now,
+            Power.RUNNING,
+            Provenance.VM,
+            started_at=booted_at,
+            went_off_at=None if off_s is None else here(off_s),
+            boot=hello.boot_id,
+        )
+        self._account.see(sight, self.quote)
+
+    def open_here(self, at: datetime) -> None:
+        """Count from now on, for a machine whose cloud nobody asks: a session begins."""
+        sight = Sight(at, Power.RUNNING, Provenance.VM, started_at=at)
+        self._account.see(sight, self.quote)
+
+    def close(self, at: datetime, source: Provenance, reason: str) -> None:
+        self._account.close(Moment(at, source, reason))
+
+    def quote(self) -> Quote | None:
+        """The price from now on: the user's, else the cloud's; None if unknown."""
+        price = self.remote.price
+        if price is not None:
+            now = datetime.now(UTC)
+            return Quote(
+                price.per_hour, price.currency, "config", now, disk_per_hour=price.disk_per_hour
+            )
+        if self.provider is None:
+            return None
+        try:
+            return self.provider.quote()
+        except CloudError as error:
+            self._tell.warn(f"the price of {self.remote.name} is unknown: {error}")
+            return None
+
+
+def _went_off_s(kept: Kept, hello: Hello) -> float | None:
+    """The guard's last sign of life before this boot, by the machine's clock."""
+    booted_s = hello.clock_s - hello.up_s
+    signs = [stop.at_s for stop in kept.stops if not stop.trouble]
+    signs += [kept.seen_s] if kept.seen_s is not None else []
+    return max((sign for sign in signs if sign < booted_s), default=None)

@@ -1,0 +1,208 @@
+"""Sessions: periods of paid practice on a remote, each with a clock, a budget and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from orchestrator.account import stints, works
+from orchestrator.billing import Paid, paid
+from orchestrator.cost import By, PricedRun
+from orchestrator.errors import UsageError
+from orchestrator.ledger import Ledger, SessionEnd, SessionFact, SessionTerms
+from orchestrator.money import priced_runs, recorded_costs
+from orchestrator.power import Provenance
+from orchestrator.purse import Budget, month_start
+from orchestrator.spec import Remote
+
+
+@dataclass(frozen=True)
+class Session:
+    """Attributes:
+    ended_at: None while it is open.
+    ends_at: the hard end; None for none.
+    budget: in `currency`; None for none.
+    idle_s: the machine is to stop after so long without work; None for never.
+    """
+
+    id: str
+    name: str
+    remote: str
+    started_at: datetime
+    ended_at: datetime | None
+    ends_at: datetime | None
+    budget: Decimal | None
+    currency: str
+    idle_s: float | None
+
+    def window(self, now: datetime) -> tuple[datetime, datetime]:
+        return self.started_at, max(self.started_at, self.ended_at or now)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a session came to by now.
+
+    Attributes:
+        runs: those submitted in it.
+        gained: points that its models brought their categories; None if none was graded.
+    """
+
+    session: Session
+    paid: Paid
+    currency: str
+    runs: int
+    gained: int | None
+
+    @property
+    def per_point(self) -> Decimal | None:
+        """What a gained point cost."""
+        if not self.gained or self.gained < 0 or self.paid.amount is None:
+            return None
+        return self.paid.amount / self.gained
+
+
+def open_session(ledger: Ledger, remote: str) -> Session | None:
+    """The one that goes on there."""
+    return next((s for s in reversed(all_sessions(ledger, remote)) if s.ended_at is None), None)
+
+
+def all_sessions(ledger: Ledger, remote: str | None = None) -> tuple[Session, ...]:
+    """By their start."""
+    return tuple(
+        _session(fact, ledger.terms(fact.id), ledger.session_end(fact.id))
+        for fact in ledger.sessions(remote)
+    )
+
+
+def _session(fact: SessionFact, terms: SessionTerms | None, end: SessionEnd | None) -> Session:
+    return Session(
+        id=fact.id,
+        name=fact.name or fact.id,
+        remote=fact.remote,
+        started_at=fact.started_at,
+        ended_at=end.ended_at if end else None,
+        ends_at=terms.ends_at if terms else None,
+        budget=terms.budget if terms else None,
+        currency=terms.currency if terms else "",
+        idle_s=terms.idle_s if terms else None,
+    )
+
+
+def begin(
+    ledger: Ledger,
+    remote: Remote,
+    now: datetime,
+    *,
+    name: str = "",
+    lasts_s: float | None = None,
+    budget: Decimal | None = None,
+    idle_s: float | None = None,
+) -> Session:
+    """Open a session on a remote where none is open.
+
+    Raises:
+        UsageError: one is open there.
+    """
+    limit = budget if budget is not None else remote.budget.session
+    with ledger.at_once(writing=True):
+        known = open_session(ledger, remote.name)
+        if known is not None:
+            raise UsageError(
+                f"the session {known.name} goes on on {remote.name}",
+                fix=f"train session stop {remote.name}",
+            )
+        # To the second, as a person would name it; two of one second are refused by the rule above.
+        session_id = f"{remote.name}-{now.astimezone():%Y%m%d-%H%M%S}"
+        ledger.add(
+            SessionFact(session_id, name or None, remote.name, now),
+            SessionTerms(
+                session_id,
+                budget=limit,
+                currency=remote.price.currency if remote.price and limit is not None else "",
+                ends_at=None if lasts_s is None else now + timedelta(seconds=lasts_s),
+                idle_s=idle_s,
+            ),
+        )
+    begun = open_session(ledger, remote.name)
+    assert begun is not None
+    return begun
+
+
+def end(ledger: Ledger, session: Session, at: datetime, source: Provenance) -> None:
+    ledger.add(SessionEnd(session.id, max(session.started_at, at), source))
+
+
+def tally(ledger: Ledger, session: Session, now: datetime) -> Tally:
+    """What it cost: the machine's paid time in it, or where that is not counted, its runs' time."""
+    window = session.window(now)
+    runs = _runs_of(ledger, session, now)
+    counted = stints(ledger, session.remote, now)
+    found = works(ledger, session.remote, session.started_at, now)
+    total = sum((paid(stint, window, found) for stint in counted), Paid())
+    if not counted:
+        total = sum(map(_as_paid, runs), Paid())
+    currencies = {stint.currency for stint in counted if stint.currency}
+    currencies |= {run.cost.currency for run in runs if run.cost.currency}
+    currency = next(iter(sorted(currencies)), session.currency)
+    return Tally(session, total, currency, len(runs), _gained(ledger, session, runs))
+
+
+def _runs_of(ledger: Ledger, session: Session, now: datetime) -> tuple[PricedRun, ...]:
+    ids = [
+        row[0] for row in ledger.query("SELECT run_id FROM run WHERE session_id = ?", session.id)
+    ]
+    return priced_runs(ledger, ids, now) if ids else ()
+
+
+def _as_paid(run: PricedRun) -> Paid:
+    time = timedelta(seconds=run.cost.seconds)
+    return Paid(time, time, timedelta(), run.cost.amount, run.cost.estimated)
+
+
+def _gained(ledger: Ledger, session: Session, runs: Iterable[PricedRun]) -> int | None:
+    """By category: the best of this session's models over the best there was before it."""
+    ids = {run.usage.run_id for run in runs}
+    gained: int | None = None
+    for workspace, category in sorted({(run.workspace, run.category) for run in runs}):
+        graded = [
+            verdict
+            for verdict in ledger.verdicts(workspace, category)
+            if verdict.points is not None
+        ]
+        brought = [v.points or 0 for v in graded if v.run_id in ids]
+        before = [
+            v.points or 0
+            for v in graded
+            if v.run_id not in ids and v.graded_at < session.started_at
+        ]
+        if brought:
+            gained = (gained or 0) + max(0, max(brought) - max(before, default=0))
+    return gained
+
+
+def budgets(ledger: Ledger, remote: Remote, now: datetime) -> tuple[Budget, ...]:
+    """All that bound what is spent on a remote now, with what was spent."""
+    currency = remote.price.currency if remote.price else ""
+    found = []
+    session = open_session(ledger, remote.name)
+    if session is not None and session.budget is not None:
+        spent = tally(ledger, session, now).paid.amount or Decimal(0)
+        found.append(Budget(f"the session {session.name}", session.budget, spent, currency))
+    if remote.budget.month is not None:
+        spent = _spent_since(ledger, remote.name, month_start(now), now)
+        found.append(Budget(f"{remote.name} this month", remote.budget.month, spent, currency))
+    return tuple(found)
+
+
+def _spent_since(ledger: Ledger, remote: str, since: datetime, now: datetime) -> Decimal:
+    """As far as prices are known."""
+    counted = stints(ledger, remote, now)
+    if counted:
+        amounts = [paid(stint, (since, now)).amount for stint in counted]
+        return sum((amount for amount in amounts if amount is not None), Decimal(0))
+    rows = recorded_costs(ledger, By.REMOTE, since=since, now=now)
+    totals = [row.total.by_currency for row in rows if row.key == remote]
+    return sum((amount for total in totals for _, amount in total), Decimal(0))

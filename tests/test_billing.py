@@ -1,0 +1,145 @@
+"""Paid time from what was seen of a machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.billing import (
+    Before,
+    Change,
+    Moment,
+    Paid,
+    Sight,
+    Stint,
+    Work,
+    length,
+    paid,
+    reconcile,
+)
+from orchestrator.power import Power, Provenance, Tariff
+
+NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
+CLOUD, VM, ESTIMATED = Provenance.CLOUD, Provenance.VM, Provenance.ESTIMATED
+AZURE = Tariff(
+    60.0,
+    1.0,
+    frozenset({Power.STARTING, Power.RUNNING, Power.STOPPING, Power.STOPPED_BILLED}),
+)
+
+
+def minutes(count: float) -> datetime:
+    return NOON + timedelta(minutes=count)
+
+
+def seen(power: Power, at: float = 60, source: Provenance = CLOUD, **facts: object) -> Sight:
+    return Sight(minutes(at), power, source, **facts)  # type: ignore[arg-type]
+
+
+ON, OFF = Power.RUNNING, Power.STOPPED_FREE
+OPEN = Before(opened_at=NOON, seen_on_at=minutes(30), boot="one")
+
+TABLE: list[tuple[str, Before, Sight, Change]] = [
+    ("nobody can say", OPEN, seen(Power.UNKNOWN), Change()),
+    ("off, and was", Before(), seen(OFF), Change()),
+    ("still on", OPEN, seen(ON), Change()),
+    ("stopped, but billed", OPEN, seen(Power.STOPPED_BILLED), Change()),
+    ("found on, nobody knows since when", Before(), seen(ON),
+     Change(start=Moment(minutes(60), ESTIMATED))),
+    ("found on, the cloud knows since when", Before(), seen(ON, started_at=minutes(50)),
+     Change(start=Moment(minutes(50), CLOUD))),
+    ("found running, the cloud knows since when", Before(), seen(ON, since=minutes(50)),
+     Change(start=Moment(minutes(50), CLOUD))),
+    ("found on, it says itself since when", Before(), seen(ON, 60, VM, started_at=minutes(50)),
+     Change(start=Moment(minutes(50), VM))),
+    ("what is paid is not paid twice", Before(closed_at=minutes(55)),
+     seen(ON, started_at=minutes(50)), Change(start=Moment(minutes(55), ESTIMATED))),
+    ("off, the cloud knows since when", OPEN, seen(OFF, since=minutes(40)),
+     Change(end=Moment(minutes(40), CLOUD))),
+    ("off, nobody knows since when", OPEN, seen(OFF), Change()),
+    ("off before it was on: a clock that lies", OPEN, seen(OFF, since=minutes(-5)), Change()),
+    ("restarted behind our back, the guard noted the end", OPEN,
+     seen(ON, 600, VM, started_at=minutes(590), went_off_at=minutes(45), boot="two"),
+     Change(Moment(minutes(45), VM), Moment(minutes(590), VM))),
+    ("restarted behind our back, nobody noted the end", OPEN,
+     seen(ON, 600, started_at=minutes(590)),
+     Change(Moment(minutes(30), ESTIMATED, "restarted behind our back"),
+            Moment(minutes(590), CLOUD))),
+    ("rebooted", OPEN,
+     seen(ON, 60, VM, started_at=minutes(47), went_off_at=minutes(45), boot="two"), Change()),
+    ("its clock was put right", OPEN, seen(ON, 60, VM, started_at=minutes(50), boot="one"),
+     Change()),
+    ("the cloud's start is in whole seconds", OPEN, seen(ON, started_at=minutes(0.01)), Change()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "sight", "change"), [row[1:] for row in TABLE],
+                         ids=[row[0] for row in TABLE])  # fmt: skip
+def test_what_a_sight_of_a_machine_adds(before: Before, sight: Sight, change: Change) -> None:
+    assert reconcile(before, sight, AZURE) == change
+
+
+def test_a_state_that_this_cloud_does_not_bill_ends_the_stint() -> None:
+    aws = Tariff(60.0, 1.0, frozenset({Power.RUNNING}))
+    sight = seen(Power.STOPPING, since=minutes(50))
+    assert reconcile(OPEN, sight, aws).end == Moment(minutes(50), CLOUD)
+
+
+def stint(begin: float, end: float, **facts: object) -> Stint:
+    whole = {"per_hour": Decimal(6), "currency": "USD", "minimum_s": 60.0, **facts}
+    return Stint("vm", minutes(begin), minutes(end), is_estimated=False, goes_on=False, **whole)  # type: ignore[arg-type]
+
+
+ALWAYS = (minutes(-1e6), minutes(1e6))
+
+
+def test_a_start_costs_at_least_the_minimum_and_counts_in_whole_steps() -> None:
+    assert paid(stint(0, 0.5), ALWAYS).time == timedelta(minutes=1)
+    assert paid(stint(0, 61, step_s=3600.0), ALWAYS).amount == Decimal(12)
+
+
+def test_paid_time_is_split_into_used_setup_and_idle() -> None:
+    first = Work((minutes(1), minutes(3)), (minutes(3), minutes(13)))
+    beside = Work((minutes(5), minutes(6)), (minutes(6), minutes(15)))
+    found = paid(stint(0, 20), ALWAYS, [first, beside])
+
+    assert found.used == timedelta(minutes=12)
+    assert found.setup == timedelta(minutes=2)
+    assert found.idle == timedelta(minutes=6)
+    assert found.amount == Decimal(2)
+
+
+def test_of_a_session_only_its_own_part_of_a_stint_is_paid() -> None:
+    whole = stint(0, 60)
+    assert paid(whole, (minutes(10), minutes(20))).time == timedelta(minutes=10)
+    assert paid(whole, (minutes(70), minutes(80))) == Paid()
+
+
+def test_an_unknown_price_makes_the_sum_unknown() -> None:
+    total = paid(stint(0, 1, per_hour=None), ALWAYS) + paid(stint(2, 3), ALWAYS)
+    assert total.amount is None
+    assert total.time == timedelta(minutes=2)
+
+
+@given(st.lists(st.integers(0, 7200), min_size=3, max_size=6), st.integers(0, 120))
+def test_the_parts_of_a_stint_add_up_to_it(seconds: list[int], lasted_s: int) -> None:
+    whole = stint(0, lasted_s / 60)
+    cuts = [ALWAYS[0], *(NOON + timedelta(seconds=s, microseconds=1) for s in sorted(seconds)),
+            ALWAYS[1]]  # fmt: skip
+    parts = sum((paid(whole, (a, b)) for a, b in pairwise(cuts)), Paid())
+
+    assert parts.time == whole.paid
+    assert parts.amount is not None
+    assert 0 <= parts.amount - (paid(whole, ALWAYS).amount or 0) < Decimal("1e-7")
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50))))
+def test_the_length_of_spans_is_the_time_in_any_of_them(pairs: list[tuple[int, int]]) -> None:
+    spans = [(minutes(min(pair)), minutes(max(pair))) for pair in pairs]
+    inside = sum(any(a <= n < b for a, b in (sorted(p) for p in pairs)) for n in range(50))
+    assert length(spans) == timedelta(minutes=inside)
