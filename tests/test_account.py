@@ -1,0 +1,184 @@
+"""A machine's paid time in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from orchestrator.account import Account, stints, works
+from orchestrator.billing import Moment, Sight, Work
+from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact, SessionEnd
+from orchestrator.power import Power, Provenance, Quote, Tariff
+from orchestrator.sessions import all_sessions, begin, budgets, open_session, tally
+from orchestrator.spec import Limits, Price, Remote
+
+NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
+CLOUD, VM = Provenance.CLOUD, Provenance.VM
+REMOTE = Remote("k80", "203.0.113.7", price=Price(Decimal("0.60")), budget=Limits(Decimal(5)))
+TARIFF = Tariff(60.0, 1.0, frozenset({Power.RUNNING}))
+
+
+def minutes(count: float) -> datetime:
+    return NOON + timedelta(minutes=count)
+
+
+def quote() -> Quote | None:
+    return Quote(Decimal("0.60"), "USD", "config", NOON)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def account(ledger: Ledger) -> Account:
+    return Account(ledger, REMOTE, TARIFF)
+
+
+def on(at: float, source: Provenance = CLOUD, **facts: object) -> Sight:
+    return Sight(minutes(at), Power.RUNNING, source, **facts)  # type: ignore[arg-type]
+
+
+def off(at: float, **facts: object) -> Sight:
+    return Sight(minutes(at), Power.STOPPED_FREE, CLOUD, **facts)  # type: ignore[arg-type]
+
+
+def test_from_start_to_stop_is_one_stint_at_the_price_it_had_at_its_start(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    account.see(on(30), lambda: None)
+    account.see(off(70, since=minutes(60)), lambda: None)
+    (found,) = stints(ledger, "k80", minutes(100))
+
+    assert (found.started_at, found.ended_at, found.per_hour) == (NOON, minutes(60), Decimal("0.6"))
+    assert not (found.goes_on or found.is_estimated)
+
+
+def test_the_price_is_asked_only_where_a_stint_begins(account: Account) -> None:
+    asked = []
+
+    def ask() -> None:
+        asked.append(1)
+
+    for sight in (on(1), on(2), off(3, since=minutes(2)), on(4)):
+        account.see(sight, ask)
+    assert len(asked) == 2
+
+
+def test_one_that_goes_on_is_counted_until_now_and_is_an_estimate(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    (found,) = stints(ledger, "k80", minutes(90))
+
+    assert found.goes_on
+    assert found.is_estimated
+    assert found.ended_at == minutes(90)
+
+
+def test_one_found_off_since_nobody_knows_when_is_counted_until_it_was_last_seen_on(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    account.see(on(20), quote)
+    account.see(off(5000), quote)
+    (found,) = stints(ledger, "k80", minutes(6000))
+
+    assert found.ended_at == minutes(20)
+    assert found.is_estimated
+
+
+def test_a_restart_behind_our_back_is_another_stint(ledger: Ledger, account: Account) -> None:
+    account.see(on(1, VM, started_at=NOON, boot="one"), quote)
+    account.see(on(500, VM, started_at=minutes(490), went_off_at=minutes(40), boot="two"), quote)
+    first, second = stints(ledger, "k80", minutes(500))
+
+    assert (first.ended_at, second.started_at) == (minutes(40), minutes(490))
+    assert not first.is_estimated
+
+
+def test_the_cloud_tells_no_boot_so_the_one_before_it_is_compared(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, VM, started_at=NOON, boot="one"), quote)
+    account.see(on(2), quote)
+    account.see(on(30, VM, started_at=minutes(3), boot="one"), quote)
+
+    assert len(stints(ledger, "k80", minutes(30))) == 1
+
+
+def test_a_stint_that_is_closed_by_hand_ends_there(ledger: Ledger, account: Account) -> None:
+    account.close(Moment(NOON, VM))
+    account.see(on(1, started_at=NOON), quote)
+    account.close(Moment(minutes(10), CLOUD, "stopped"))
+    (found,) = stints(ledger, "k80", minutes(90))
+
+    assert found.ended_at == minutes(10)
+
+
+def run(ledger: Ledger, run_id: str, session_id: str, *moments: tuple[str, float]) -> None:
+    ledger.add(RunFact(run_id, "/exam", "a", "k80", "", "true", NOON, Decimal("0.6"), "USD",
+                       "config", (), session_id))  # fmt: skip
+    for state, at in moments:
+        ledger.add(RunEvent(run_id, state, minutes(at), Reporter.VM))
+
+
+def test_a_session_pays_for_the_machine_and_says_what_of_it_was_used(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, started_at=minutes(-30)), quote)
+    session = begin(ledger, REMOTE, NOON, name="exam", lasts_s=3600)
+    run(ledger, "a-1", session.id, ("queued", 1), ("setting-up", 2), ("running", 5),
+        ("succeeded", 25))  # fmt: skip
+    account.see(off(45, since=minutes(40)), quote)
+    ledger.add(SessionEnd(session.id, minutes(40), CLOUD))
+    (closed,) = all_sessions(ledger)
+    found = tally(ledger, closed, minutes(99))
+
+    assert found.paid.time == timedelta(minutes=40)
+    assert found.paid.used == timedelta(minutes=20)
+    assert found.paid.setup == timedelta(minutes=3)
+    assert found.paid.idle == timedelta(minutes=17)
+    assert found.paid.amount == Decimal("0.40")
+    assert not found.paid.is_estimated
+    assert open_session(ledger, "k80") is None
+
+
+def test_where_the_machine_is_not_counted_a_session_costs_what_its_runs_do(ledger: Ledger) -> None:
+    session = begin(ledger, REMOTE, NOON)
+    run(ledger, "a-1", session.id, ("running", 5), ("succeeded", 25))
+    found = tally(ledger, session, minutes(60))
+
+    assert found.paid.amount == Decimal("0.2")
+    assert found.runs == 1
+
+
+def test_a_budget_is_the_sessions_or_the_remotes_and_a_months_counts_all(
+    ledger: Ledger, account: Account
+) -> None:
+    remote = Remote("k80", "h", price=REMOTE.price, budget=Limits(Decimal(5), Decimal(20)))
+    account.see(on(0, started_at=NOON), quote)
+    begin(ledger, remote, minutes(50), budget=Decimal(2))
+    session, month = budgets(ledger, remote, minutes(100))
+
+    assert (session.limit, session.spent) == (Decimal(2), Decimal("0.5"))
+    assert (month.limit, month.spent) == (Decimal(20), Decimal(1))
+
+
+def test_what_a_run_did_is_told_apart_from_its_setting_up(ledger: Ledger) -> None:
+    session = begin(ledger, REMOTE, NOON)
+    run(ledger, "a-1", session.id, ("queued", 1), ("setting-up", 2), ("running", 5))
+    run(ledger, "a-2", session.id, ("queued", 1), ("setting-up", 3), ("setup-failed", 4))
+    run(ledger, "a-3", session.id, ("queued", 1))
+
+    assert works(ledger, "k80", NOON, minutes(9)) == (
+        Work((minutes(2), minutes(5)), (minutes(5), minutes(9))),
+        Work((minutes(3), minutes(4)), None),
+    )
