@@ -16,14 +16,14 @@ import click
 from orchestrator.commands import app
 from orchestrator.errors import Interrupted, TrainshedError, UsageError
 from orchestrator.machinecommands import doctor, gc, remote
-from orchestrator.moneycommands import down, session, up
+from orchestrator.moneycommands import down, prices, session, up
 
 EXIT_BUG = 70
 
 # What a write to a file or a terminal that takes nothing more ends with.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
-for _command in (up, down, session, doctor, gc, remote):
+for _command in (up, down, session, prices, doctor, gc, remote):
     app.add_command(_command)
 
 

@@ -6,7 +6,7 @@ Heavy modules are imported where they are used, so that `train --help` answers a
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,7 @@ def init(folder: Path, solutions: bool) -> None:
 @click.option("--time-limit", metavar="40m", default="", help="For each run; over train.yaml.")
 @click.option("--param", "-p", metavar="K=V", multiple=True, help="Given to the script as PARAM_K.")
 @click.option("--latest", is_flag=True, help="Put these models into the folders, better or not.")
+@click.option("--up", "bring_up", is_flag=True, help="Start the machine; stop it afterwards.")
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
 @accept_option
 @json_option
@@ -104,6 +105,7 @@ def run(
     time_limit: str,
     param: tuple[str, ...],
     latest: bool,
+    bring_up: bool,
     yes: bool,
     accept: str,
     as_json: bool,
@@ -126,7 +128,13 @@ def run(
         _list_files(workspace, jobs, chosen, as_json=as_json)
         return
     target = find_remote(workspace, remote, categories)
-    with HeadStart(target, accept) as begun:
+    with ExitStack() as stack:
+        if bring_up:
+            from orchestrator.renting import rented
+
+            stack.enter_context(rented(workspace, target.name, accept, detach=detach))
+            target = find_remote(load_workspace(Path.cwd()), remote)
+        begun = stack.enter_context(HeadStart(target, accept))
         # While the line comes up, because importing these takes as long.
         from orchestrator.console import Console
         from orchestrator.desk import Desk

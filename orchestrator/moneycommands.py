@@ -101,7 +101,7 @@ def up(
 
     terms = parse_terms(title, hours, budget, idle, any_price=any_price)
     with Console() as console, PayDesk.here(console, accept) as desk:
-        tally = desk.up(name, terms, _seconds("--wait", wait) or 0.0)
+        tally = desk.up(name, terms, _seconds("--wait", wait) or 0.0).tally
     if as_json:
         print_json(tally_json(tally))
     else:
@@ -234,3 +234,44 @@ def session_list(as_json: bool) -> None:
         console.result(tally_table(found))
     else:
         console.result("no session yet; to open one: train up NAME")
+
+
+@click.command()
+@click.argument("name", default="")
+@click.option("--refresh", is_flag=True, help="Ask the cloud.")
+@click.option("--gpu", metavar="K80", default="", help="List prices of machines with it instead.")
+@json_option
+def prices(name: str, refresh: bool, gpu: str, as_json: bool) -> None:
+    """What remotes cost an hour, and who says so.
+
+    An unknown price is unknown, never free.
+
+    Example: train prices azure-k80 --refresh
+    """
+    from orchestrator.console import Console
+    from orchestrator.statement import priced_json, prices_table, rows_table
+
+    if gpu:
+        from orchestrator.pricetable import price_rows
+
+        rows = [row for row in price_rows() if row.gpu.lower() == gpu.lower()]
+        if not rows:
+            known = ", ".join(sorted({row.gpu for row in price_rows()}))
+            raise UsageError(f"the table has no machine with {gpu!r}", fix=f"one of: {known}")
+        rows.sort(key=lambda row: row.per_hour)
+        if as_json:
+            print_json([{**vars(row), "per_hour": str(row.per_hour), "date": str(row.date.date())}
+                        for row in rows])  # fmt: skip
+        else:
+            Console().result(rows_table(rows))
+        return
+    from orchestrator.paydesk import PayDesk
+
+    with Console() as console, PayDesk.here(console) as desk:
+        found = desk.prices(name, refresh=refresh)
+    if as_json:
+        print_json([priced_json(priced) for priced in found])
+    elif found:
+        console.result(prices_table(found))
+    else:
+        console.result("no remotes yet; to add one: train remote add NAME --host ADDRESS")

@@ -23,12 +23,12 @@ from orchestrator.errors import (
 )
 from orchestrator.home import config_folder, ledger_file, remotes_file
 from orchestrator.hostkeys import carry_over
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, StintFact
 from orchestrator.lifecycle import Lifecycle, wait_for_login
 from orchestrator.link import Link
 from orchestrator.machines import open_runs
 from orchestrator.payments import Payments
-from orchestrator.power import Machine, Power, Provenance, Provider
+from orchestrator.power import Machine, Power, Provenance, Provider, Quote
 from orchestrator.purse import check, paid_s
 from orchestrator.reach import open_link
 from orchestrator.remotes import change_remote
@@ -83,6 +83,26 @@ class Seen:
     trouble: str = ""
 
 
+@dataclass(frozen=True)
+class Priced:
+    """Attributes:
+    quote: None where nobody knows.
+    """
+
+    remote: Remote
+    quote: Quote | None
+
+
+@dataclass(frozen=True)
+class Up:
+    """Attributes:
+    was_on: whether nobody had to start it.
+    """
+
+    tally: Tally
+    was_on: bool
+
+
 class PayDesk:
     """One command's work.
 
@@ -106,15 +126,16 @@ class PayDesk:
     def __exit__(self, *_: object) -> None:
         self.ledger.close()
 
-    def up(self, name: str, terms: Terms, capacity_limit_s: float) -> Tally:
+    def up(self, name: str, terms: Terms, capacity_limit_s: float) -> Up:
         """Start the machine, wait until it lets us in, and open a session unless one is open."""
         remote = find_remote(self._workspace, name)
         payments = self._payments(remote)
         provider = _needed(payments)
         self._check_terms(payments, terms)
-        machine = Lifecycle(name, provider, payments.by_cloud, self.console).start(capacity_limit_s)
-        remote = self._follow(remote, machine)
-        return self._enter(remote, payments, terms)
+        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console)
+        was_on = lifecycle.describe().power is Power.RUNNING
+        remote = self._follow(remote, lifecycle.start(capacity_limit_s))
+        return Up(self._enter(remote, payments, terms), was_on)
 
     def begin(self, name: str, terms: Terms) -> Tally:
         """Open a session on a machine that is on."""
@@ -181,6 +202,24 @@ class PayDesk:
             if remote.cloud is not None or open_session(self.ledger, remote.name):
                 found.append(self._look(remote))
         return found
+
+    def prices(self, name: str, *, refresh: bool) -> list[Priced]:
+        """What each remote costs, or one of them; asked of its cloud, or as it is known."""
+        remotes = (find_remote(self._workspace, name),) if name else known_remotes(self._workspace)
+        return [self._priced(remote, refresh=refresh) for remote in remotes]
+
+    def _priced(self, remote: Remote, *, refresh: bool) -> Priced:
+        payments = self._payments(remote)
+        if not refresh:
+            last = next(reversed(self.ledger.stints(remote.name)), None)
+            return Priced(remote, payments.known_quote() or _frozen(last))
+        if payments.provider is None:
+            return Priced(remote, payments.known_quote())
+        self.console.doing(f"asking what {remote.name} costs")
+        quote = payments.asked_quote()
+        if quote is not None and remote.price is not None:
+            _warn_of_other(self.console, remote, quote)
+        return Priced(remote, quote or payments.known_quote())
 
     def sessions(self) -> list[Tally]:
         """All there were, by their start."""
@@ -365,6 +404,30 @@ def _needed(payments: Payments) -> Provider:
             "gcp, or command with your own start, stop and status)",
         )
     return payments.provider
+
+
+def _frozen(stint: StintFact | None) -> Quote | None:
+    """The price that the last paid time began with."""
+    if stint is None or stint.price_per_hour is None or stint.fetched_at is None:
+        return None
+    return Quote(
+        stint.price_per_hour,
+        stint.currency,
+        stint.price_source,
+        stint.fetched_at,
+        stint.region,
+        stint.spot,
+        stint.disk_per_hour,
+    )
+
+
+def _warn_of_other(console: Console, remote: Remote, quote: Quote) -> None:
+    assert remote.price is not None
+    if (quote.per_hour, quote.currency) != (remote.price.per_hour, remote.price.currency):
+        console.warn(
+            f"{remote.name} is {_price_text(remote)} by your word, which counts; for the other: "
+            f"train remote set {remote.name} --price {quote.per_hour:f} --currency {quote.currency}"
+        )
 
 
 def _is_address(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.account import Account
@@ -9,6 +10,7 @@ from orchestrator.billing import Moment, Sight
 from orchestrator.errors import CloudError
 from orchestrator.ledger import Ledger
 from orchestrator.power import Machine, Power, Provenance, Provider, Quote, Tariff
+from orchestrator.pricetable import freshest_quote
 from orchestrator.provider import open_provider
 from orchestrator.spec import Remote
 from orchestrator.tell import Teller
@@ -31,10 +33,12 @@ class Payments:
         self.remote = remote
         self.provider: Provider | None = provider
         self._tell = tell
+        self._machine: Machine | None = None
         self._account = Account(ledger, remote, provider.tariff if provider else PLAIN)
 
     def by_cloud(self, machine: Machine, at: datetime) -> None:
         """Keep what the cloud said."""
+        self._machine = machine
         sight = Sight(
             at,
             machine.power,
@@ -73,20 +77,32 @@ class Payments:
         self._account.close(Moment(at, source, reason))
 
     def quote(self) -> Quote | None:
-        """The price from now on: the user's, else the cloud's; None if unknown."""
-        price = self.remote.price
-        if price is not None:
-            now = datetime.now(UTC)
-            return Quote(
-                price.per_hour, price.currency, "config", now, disk_per_hour=price.disk_per_hour
-            )
-        if self.provider is None:
-            return None
+        """The price from now on: the user's, else the cloud's, else the table's; else None."""
+        return self._quoted(self.provider.quote if self.provider else None)
+
+    def asked_quote(self) -> Quote | None:
+        """What the cloud, else the table says now, whatever the user said.
+
+        Raises:
+            CloudError: it could not be asked.
+        """
+        assert self.provider is not None
+        self.by_cloud(self.provider.describe(), datetime.now(UTC))
+        provider = self.remote.cloud.provider if self.remote.cloud else ""
+        return freshest_quote(None, provider, self._machine, self.provider.quote)
+
+    def known_quote(self) -> Quote | None:
+        """Likewise, without asking the cloud."""
+        return self._quoted(None)
+
+    def _quoted(self, ask: Callable[[], Quote | None] | None) -> Quote | None:
+        remote = self.remote
+        provider = remote.cloud.provider if remote.cloud else ""
         try:
-            return self.provider.quote()
+            return freshest_quote(remote.price, provider, self._machine, ask)
         except CloudError as error:
-            self._tell.warn(f"the price of {self.remote.name} is unknown: {error}")
-            return None
+            self._tell.warn(f"the price of {remote.name} could not be asked: {error}")
+            return freshest_quote(remote.price, provider, self._machine)
 
 
 def _went_off_s(kept: Kept, hello: Hello) -> float | None:

@@ -13,7 +13,8 @@ from orchestrator.sessions import Session, Tally
 from orchestrator.table import Cell, Table
 
 if TYPE_CHECKING:
-    from orchestrator.paydesk import Seen
+    from orchestrator.paydesk import Priced, Seen
+    from orchestrator.pricetable import Row
     from remote.protocol import Kept
 
 Json = dict[str, Any]
@@ -122,6 +123,50 @@ def power_cell(seen: Seen) -> Cell:
             return Cell(f"running, and cannot stop itself: {seen.kept.trouble}", _RED)
         case power:
             return Cell(str(power))
+
+
+def prices_table(found: Iterable[Priced]) -> Table:
+    made = Table("remote", ">an hour", "source", "of", "region", ">disk an hour")
+    for priced in found:
+        quote = priced.quote
+        if quote is None:
+            made.add_row(priced.remote.name, "unknown", "", "", "", "")
+            continue
+        disk = quote.disk_per_hour
+        made.add_row(
+            priced.remote.name,
+            format_money(quote.per_hour, quote.currency),
+            f"{quote.source}, spot" if quote.spot else quote.source,
+            f"{quote.fetched_at:%Y-%m-%d}",
+            quote.region,
+            "" if disk is None else format_money(disk, quote.currency),
+        )
+    return made
+
+
+def priced_json(priced: Priced) -> Json:
+    quote = priced.quote
+    return {
+        "remote": priced.remote.name,
+        "per_hour": _number(quote.per_hour) if quote else None,
+        "currency": quote.currency if quote else None,
+        "source": quote.source if quote else None,
+        "fetched_at": _time(quote.fetched_at) if quote else None,
+        "region": quote.region if quote else None,
+        "spot": quote.spot if quote else None,
+        "disk_per_hour": _number(quote.disk_per_hour) if quote else None,
+    }
+
+
+def rows_table(rows: Iterable[Row]) -> Table:
+    """Of the table of list prices."""
+    made = Table("cloud", "size", "region", "gpu", ">gpus", ">an hour", "of")
+    for row in rows:
+        price = format_money(row.per_hour, row.currency)
+        made.add_row(
+            row.cloud, row.size, row.region, row.gpu, str(row.count), price, f"{row.date:%Y-%m-%d}"
+        )
+    return made
 
 
 def _left(tally: Tally) -> str:

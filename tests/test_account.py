@@ -58,7 +58,8 @@ def test_from_start_to_stop_is_one_stint_at_the_price_it_had_at_its_start(
     (found,) = stints(ledger, "k80", minutes(100))
 
     assert (found.started_at, found.ended_at, found.per_hour) == (NOON, minutes(60), Decimal("0.6"))
-    assert not (found.goes_on or found.is_estimated)
+    assert not (found.goes_on)
+    assert not (found.is_estimated)
 
 
 def test_the_price_is_asked_only_where_a_stint_begins(account: Account) -> None:

@@ -100,7 +100,17 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "the user's side",
         {
-            *("asking", "console", "desk", "judge", "logs", "machines", "paydesk", "report"),
+            *(
+                "asking",
+                "console",
+                "desk",
+                "judge",
+                "logs",
+                "machines",
+                "paydesk",
+                "renting",
+                "report",
+            ),
             *("statement", "table", "terminal"),
         },
     ),
