@@ -73,7 +73,7 @@ def main() -> None:
         request = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         _import_framework()
-        confine(Limits(**request["limits"]), Path(request["model"]).parent)
+        confine(Limits(**request["limits"]), *_places(request))
         examine(request, answers)
         return
     leave = partial(_remove, folder)
@@ -151,7 +151,13 @@ def _serve(line: str, answers: int) -> Answer:
         os.dup2(2, 1)
         examine(request, record)
 
-    return conclude(run_forked(work, limits, Path(request["model"]).parent, leash=0), limits)
+    folder, readable = _places(request)
+    return conclude(run_forked(work, limits, folder, 0, readable), limits)
+
+
+def _places(request: dict[str, Any]) -> tuple[Path, tuple[Path, ...]]:
+    """Where a grading may write, and what it may read beside what everyone may."""
+    return Path(request["model"]).parent, (Path(request["grader"]).parent,)
 
 
 def conclude(ending: Ending, limits: Limits) -> Answer:
