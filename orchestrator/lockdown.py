@@ -69,7 +69,9 @@ def _shown(home: Path, needed: Iterable[Path]) -> Iterator[Path]:
     for place in (*reversed(home.parents), home):
         for entry in _entries(place):
             is_above = entry in (home, *home.parents)
-            if not is_above and not (place == home and entry.name.startswith(".")):
+            is_hidden = place == home and entry.name.startswith(".")
+            # A rule for a link is one for its target, which may be above; else it is listed, too.
+            if not (is_above or is_hidden or entry.is_symlink()):
                 yield entry
     for place in needed:
         if not home.is_relative_to(os.path.realpath(place)):
