@@ -1,11 +1,12 @@
 """Runs work in a process that may read and compute, but not much else.
 
-On Linux: no network (an empty network namespace), no writing outside of one folder and no
-starting of programs (Landlock), limits of memory, CPU time and file size, no core dump, and the
-end when the starter ends. Each is taken where the kernel allows it. On macOS the limits of memory,
-CPU time and files remain; on Windows only the wall clock.
+On Linux: no network (no sockets, and an empty network namespace), no other processes, no writing
+outside of one folder, no reading of what the home folder hides (see `lockdown`), limits of memory,
+CPU time and file size, no core dump, and the end when the starter ends. Each is taken where the
+kernel allows it. On macOS the limits of memory, CPU time and files remain; on Windows only the wall
+clock.
 
-Source: Linux man-pages setrlimit(2), unshare(2), landlock(7), prctl(2).
+Source: Linux man-pages setrlimit(2), unshare(2), prctl(2).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+from orchestrator.lockdown import restrict_calls, restrict_files
 
 OUTPUT_BYTES = 64 * 1024
 NOISE_BYTES = 4 * 1024
@@ -73,11 +77,17 @@ class Abandoned(Exception):
     """Whoever asked for the work is gone."""
 
 
-def run_forked(work: Callable[[], None], limits: Limits, folder: Path, leash: int) -> Ending:
+def run_forked(
+    work: Callable[[], None],
+    limits: Limits,
+    folder: Path,
+    leash: int,
+    readable: Iterable[Path] = (),
+) -> Ending:
     """Do `work` in a confined fork of this process; its stdout and stderr are caught.
 
     Args:
-        folder: the only place where the work may write.
+        folder, readable: as `confine` has them.
         leash: a descriptor that stays silent until its other end closes.
 
     Raises:
@@ -88,7 +98,8 @@ def run_forked(work: Callable[[], None], limits: Limits, folder: Path, leash: in
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            _be_the_child(work, limits, folder, output.fileno(), noise.fileno())
+            confined = partial(confine, limits, folder, readable)
+            _be_the_child(confined, work, output.fileno(), noise.fileno())
         deadline = time.monotonic() + limits.time_s
         timed_out = False
         while True:
@@ -106,7 +117,7 @@ def run_forked(work: Callable[[], None], limits: Limits, folder: Path, leash: in
 
 
 def _be_the_child(
-    work: Callable[[], None], limits: Limits, folder: Path, output: int, noise: int
+    confined: Callable[[], None], work: Callable[[], None], output: int, noise: int
 ) -> None:
     """Never returns: neither the caller's `finally` nor its buffers are the child's to run."""
     code = 1
@@ -114,7 +125,7 @@ def _be_the_child(
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(noise, 2)
-        confine(limits, folder)
+        confined()
         work()
         code = 0
     except BaseException:  # noqa: BLE001  (the process ends here, whatever came)
@@ -159,8 +170,13 @@ def _ending(code: int, output: IO[bytes], noise: IO[bytes], timed_out: bool) -> 
     )
 
 
-def confine(limits: Limits, folder: Path) -> None:
-    """Give up what grading a model does not need. Takes effect on Linux only in a single thread."""
+def confine(limits: Limits, folder: Path, readable: Iterable[Path] = ()) -> None:
+    """Give up what grading a model does not need. Takes effect on Linux only in a single thread.
+
+    Args:
+        folder: the only place where this process may write from now on.
+        readable: what it may read even if it is in a hidden folder of the user's.
+    """
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     if sys.platform == "win32":
         return
@@ -186,7 +202,8 @@ def confine(limits: Limits, folder: Path) -> None:
     clone_newuser, clone_newnet = 0x10000000, 0x40000000
     libc.unshare(clone_newuser | clone_newnet)
     libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0)
-    _landlock(libc, folder)
+    restrict_files(folder, readable)
+    restrict_calls()
 
 
 def confinement() -> tuple[str, ...]:
@@ -194,7 +211,7 @@ def confinement() -> tuple[str, ...]:
 
     A process is started that confines itself and then tries; it takes a tenth of a second.
     """
-    everything = ("use the network", "write files")
+    everything = ("use the network", "write files", "read hidden files", "start programs")
     if sys.platform != "linux":
         return everything
     package = Path(__file__).parent.parent
@@ -216,21 +233,34 @@ def confinement() -> tuple[str, ...]:
 
 def _try_everything(folder: Path) -> None:
     """Confine this process to a folder below `folder`, and print what it can do all the same."""
-    own = folder / "own"
+    own, hidden = folder / "own", folder / ".hidden"
     own.mkdir()
+    hidden.touch()
+    os.environ["HOME"] = str(folder)
     confine(Limits(), own)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        try:
+
+    def reach() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
             # Sends nothing: it asks whether there is a way there at all.
             line.connect(("127.0.0.1", 9))
-            os.write(1, b"use the network\n")
+
+    def start() -> None:
+        if os.fork() == 0:
+            os._exit(0)
+        os.wait()
+
+    attempts = {
+        "use the network": reach,
+        "write files": (folder / "outside").touch,
+        "read hidden files": hidden.read_bytes,
+        "start programs": start,
+    }
+    for what, attempt in attempts.items():
+        try:
+            attempt()
         except OSError:
-            pass
-    try:
-        (folder / "outside").touch()
-        os.write(1, b"write files\n")
-    except OSError:
-        pass
+            continue
+        os.write(1, f"{what}\n".encode())
 
 
 def watch_memory(memory_bytes: int) -> None:
@@ -242,31 +272,6 @@ def watch_memory(memory_bytes: int) -> None:
         time.sleep(POLL_S)
     os.write(2, b"std::bad_alloc: the limit of memory is reached\n")
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _landlock(libc: ctypes.CDLL, folder: Path) -> None:
-    """Refuse execution, writing outside of `folder`, TCP, and signals to other processes."""
-    create_ruleset, add_rule, restrict_self, path_beneath = 444, 445, 446, 1
-    version = libc.syscall(create_ruleset, None, ctypes.c_size_t(0), 1)
-    if version < 1:
-        return
-    execute, write = 1 << 0, 1 << 1
-    # Making and removing files; the second version adds moving, the third cutting them.
-    changes = sum(1 << bit for bit in range(4, 12 + min(version, 3))) | write
-    handled = (ctypes.c_uint64 * 3)(
-        execute | changes, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0
-    )
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = libc.syscall(create_ruleset, handled, ctypes.c_size_t(size), 0)
-    if ruleset < 0:
-        return
-    for place, allowed in ((str(folder), changes), (os.devnull, write)):
-        descriptor = os.open(place, os.O_PATH)
-        rule = allowed.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder)
-        libc.syscall(add_rule, ruleset, path_beneath, rule, 0)
-        os.close(descriptor)
-    libc.syscall(restrict_self, ruleset, 0)
-    os.close(ruleset)
 
 
 if __name__ == "__main__":

@@ -100,13 +100,13 @@ def _check_confinement() -> Check:
     """Whether a hostile model file could do more than waste time while it is graded."""
     loose = confinement()
     if not loose:
-        return Check("grading is confined", Mark.OK, "no network, no writing outside its folder")
+        return Check("grading is confined", Mark.OK, "no network, no programs, no writing")
     fix = (
-        "needs Landlock (Linux 5.13) and user namespaces, which many containers forbid"
+        "needs Landlock (Linux 5.13) and seccomp, which some containers forbid"
         if sys.platform == "linux"
         else "only Linux can do this"
     )
-    found = f"a model being graded could {' and '.join(loose)}"
+    found = f"a model being graded could {', '.join(loose)}"
     return Check("grading is confined", Mark.WARN, found, f"{fix}; grade only models you trust")
 
 

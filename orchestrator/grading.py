@@ -73,7 +73,7 @@ def main() -> None:
         request = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         _import_framework()
-        confine(Limits(**request["limits"]), Path(request["model"]).parent)
+        confine(Limits(**request["limits"]), *_places(request))
         examine(request, answers)
         return
     leave = partial(_remove, folder)
@@ -151,7 +151,13 @@ def _serve(line: str, answers: int) -> Answer:
         os.dup2(2, 1)
         examine(request, record)
 
-    return conclude(run_forked(work, limits, Path(request["model"]).parent, leash=0), limits)
+    folder, readable = _places(request)
+    return conclude(run_forked(work, limits, folder, 0, readable), limits)
+
+
+def _places(request: dict[str, Any]) -> tuple[Path, tuple[Path, ...]]:
+    """Where a grading may write, and what it may read beside what everyone may."""
+    return Path(request["model"]).parent, (Path(request["grader"]).parent,)
 
 
 def conclude(ending: Ending, limits: Limits) -> Answer:
@@ -331,9 +337,13 @@ def _check_shapes(model: Model, grader: Grader) -> None:
 
 def _predict(model: Model, x: Data, grader: Grader) -> Data:
     import numpy as np
+    import tensorflow as tf
 
     with _blaming_the_model("predict"):
         predictions = _answers(model, x)
+        kind = tf.as_dtype(predictions.dtype)
+        if not (kind.is_floating or kind.is_integer):
+            raise Invalid(f"predictions are of type {kind.name}, expected numbers")
         bad = int(np.count_nonzero(~np.isfinite(predictions)))
     if predictions.shape[:1] != (len(x),) or not fits(predictions.shape[1:], grader.output_shape):
         found = shown(predictions.shape)
@@ -370,10 +380,17 @@ def _blaming_the_model(doing: str, note: str = "") -> Iterator[None]:
     except Invalid:
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {_without_stack(str(error))}"
         if _is_memory(text):
             raise
         raise Invalid(f"it cannot {doing}{note}: {text}") from error
+
+
+def _without_stack(text: str) -> str:
+    """TensorFlow says what is wrong after pages of where the operation was made."""
+    lines = text.splitlines()
+    is_stack = ("  File ", "Detected at node ")
+    return "\n".join(line for line in lines if not line.startswith(is_stack))
 
 
 if __name__ == "__main__":

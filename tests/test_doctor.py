@@ -227,9 +227,9 @@ def test_this_laptop_is_checked_without_importing_tensorflow(
 @pytest.mark.parametrize(
     ("loose", "mark", "says"),
     [
-        ((), Mark.OK, "no network, no writing"),
+        ((), Mark.OK, "no network, no programs"),
         (("use the network",), Mark.WARN, "could use the network"),
-        (("use the network", "write files"), Mark.WARN, "use the network and write files"),
+        (("use the network", "write files"), Mark.WARN, "use the network, write files"),
     ],
 )
 def test_where_grading_is_less_confined_it_is_told(

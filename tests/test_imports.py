@@ -79,6 +79,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             *(
                 "line",
                 "link",
+                "lockdown",
                 "modelcheck",
                 "pipe",
                 "practicevm",
