@@ -330,7 +330,9 @@ def _check_times(report: RunReport) -> None:
     if state is None:
         return
     try:
-        for at in (state.queued_at, state.setting_up_at, state.running_at, state.ended_at):
+        earlier = [at for attempt in state.earlier for at in attempt]
+        times = (state.queued_at, state.setting_up_at, state.running_at, state.ended_at)
+        for at in (*times, *earlier):
             if at is not None:
                 clock.parse(at)
     except ValueError as error:

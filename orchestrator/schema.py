@@ -18,6 +18,7 @@ from orchestrator.node import (
     Reader,
     Scalar,
     Wrong,
+    nearest,
     read_fields,
     read_items,
     read_named,
@@ -30,6 +31,8 @@ _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 # ssh would read a host or user that starts with a dash as an option.
 _WORD = re.compile(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*")
 _GLOB = frozenset("*?[")
+# How often a run is started again.
+_RESTART_WORDS = {"never": 0, "on-interruption": 3}
 
 
 def read_config(
@@ -82,11 +85,14 @@ def _job(name: str, node: Node, key: str) -> Job:
         "gpus": _gpus,
         "time_limit": _time_limit,
         "metrics": _switch,
+        "restart": _restart,
         "env": partial(_env, base=None),
     }
     found = read_fields(node, key, readers, required=("command", "outputs"))
     if "time_limit" in found:
         found["time_limit_s"] = found.pop("time_limit")
+    if "restart" in found:
+        found["restarts"] = found.pop("restart")
     job = Job(name, **found)
     for output in job.outputs:
         for folder in job.data:
@@ -203,6 +209,23 @@ def _switch(node: Node, key: str) -> bool:
     if text in ("off", "no", "false"):
         return False
     raise unlike(node, key, "on or off")
+
+
+def _restart(node: Node, key: str) -> int:
+    """How often: `never`, `on-interruption`, or `{at_most: 5}` for other than the usual number."""
+    if isinstance(node, Pairs):
+        restarts: int = read_fields(node, key, {"at_most": _at_most}, ("at_most",))["at_most"]
+        return restarts
+    word = _text_of(node)
+    if word in _RESTART_WORDS:
+        return _RESTART_WORDS[word]
+    near = nearest(word, _RESTART_WORDS)
+    expected = "never, on-interruption or {at_most: 5}" + (f" ({near}?)" if near else "")
+    raise unlike(node, key, expected)
+
+
+def _at_most(node: Node, key: str) -> int:
+    return _whole(node, key, "a number of restarts from 1 to 100", 1, 100)
 
 
 def _path(node: Node, key: str) -> str:
