@@ -75,11 +75,11 @@ def _moments(state: RunState) -> list[tuple[str, str | None]]:
 def _interruptions(state: RunState) -> Iterator[tuple[str, str]]:
     """When it stood still and when it went on. An attempt that only waited for its turn is none."""
     starts = [*(attempt.setting_up_at for attempt in state.earlier), state.setting_up_at][1:]
-    stands_still = False
+    stopped = 0
     for number, (attempt, following) in enumerate(zip(state.earlier, starts, strict=True), 1):
         if attempt.setting_up_at is not None:
             yield f"{INTERRUPTED}{number}", attempt.ended_at
-            stands_still = True
-        if stands_still and following is not None:
-            yield f"{RESUMED}{number}", following
-            stands_still = False
+            stopped = number
+        if stopped and following is not None:
+            yield f"{RESUMED}{stopped}", following
+            stopped = 0

@@ -25,6 +25,7 @@ from orchestrator.node import (
     unlike,
 )
 from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote
+from remote.runfolder import RESTART_LIMIT
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
@@ -225,7 +226,8 @@ def _restart(node: Node, key: str) -> int:
 
 
 def _at_most(node: Node, key: str) -> int:
-    return _whole(node, key, "a number of restarts from 1 to 100", 1, 100)
+    expected = f"a number of restarts from 1 to {RESTART_LIMIT}"
+    return _whole(node, key, expected, 1, RESTART_LIMIT)
 
 
 def _path(node: Node, key: str) -> str:

@@ -21,9 +21,9 @@ def may_restart(folder: RunFolder) -> bool:
     try:
         request = from_bytes(RunRequest, folder.request.read_bytes())
         state = from_bytes(RunState, folder.state.read_bytes())
-    except (FileNotFoundError, Malformed):
+        return not state.state.final and read_restarts(folder) < request.restarts
+    except (FileNotFoundError, Malformed, ValueError):
         return False
-    return not state.state.final and read_restarts(folder) < request.restarts
 
 
 def read_restarts(folder: RunFolder) -> int:

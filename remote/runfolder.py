@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
+# More than anybody asks for; a run's states stay small.
+RESTART_LIMIT = 100
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
