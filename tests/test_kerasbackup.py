@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 # Two fits of one model. The first is ended early by the script's own callback; the second is the
-# one in whose third epoch all is over, if `DIE` says how.
+# one that is interrupted, as `DIE` says.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -42,8 +42,8 @@ class Mine(keras.callbacks.Callback):
         self.epoch = epoch
         begun.append([self.name, epoch])
     def on_train_batch_begin(self, batch, logs=None):
-        if die and self.name == "second" and (self.epoch, batch) == (2, 1):
-            if die == "kill":
+        if die and self.name == "second" and (self.epoch, batch) == (int(die[-1]), 1):
+            if "kill" in die:
                 os.kill(os.getpid(), signal.SIGKILL)
             Path(os.environ["TRAINSHED_RUN"], "stop").touch()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -84,7 +84,9 @@ def attempt(
     )
 
 
-@pytest.mark.parametrize("die", chosen(["kill", "warn"], 1))
+@pytest.mark.parametrize(
+    "die", chosen(["kill in epoch 2", "warn in epoch 2", "kill in epoch 0"], 1)
+)
 def test_a_fit_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path, die: str) -> None:
     whole = attempt(tmp_path / "whole", 0)
     assert whole.returncode == 0, whole.stderr
@@ -92,13 +94,13 @@ def test_a_fit_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path, d
     assert [epochs for epochs, _ in expected["told"]] == [[0, 1], [0, 1, 2, 3, 4]]
 
     first = attempt(tmp_path / "cut", 0, die)
-    assert first.returncode == (-signal.SIGKILL if die == "kill" else 0), first.stderr
+    assert first.returncode == (-signal.SIGKILL if "kill" in die else 0), first.stderr
     second = attempt(tmp_path / "cut", 1)
 
     assert second.returncode == 0, second.stderr
     assert "no checkpoint" not in first.stderr + second.stderr
     found = json.loads(second.stdout)
-    assert found["begun"] == [["second", 2], ["second", 3], ["second", 4]]
+    assert found["begun"] == [["second", epoch] for epoch in range(int(die[-1]), 5)]
     assert [epochs for epochs, _ in found["told"]] == [[0, 1], [0, 1, 2, 3, 4]]
     for (_, one), (_, other) in zip(found["told"], expected["told"], strict=True):
         assert one.keys() == other.keys()
@@ -113,7 +115,7 @@ def test_a_fit_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path, d
 def test_a_checkpoint_that_cannot_be_read_is_told_and_trained_from_the_beginning(
     tmp_path: Path,
 ) -> None:
-    attempt(tmp_path, 0, "kill")
+    attempt(tmp_path, 0, "kill in epoch 2")
     for path in tmp_path.glob("checkpoints/fit-2/**/*"):
         if path.is_file() and path.suffix != ".json":
             path.write_bytes(b"no weights")
@@ -134,7 +136,12 @@ def test_a_checkpoint_that_cannot_be_read_is_told_and_trained_from_the_beginning
 @only_in_faults
 def test_a_script_with_a_backup_of_its_own_keeps_it(tmp_path: Path) -> None:
     own = "keras.callbacks.BackupAndRestore('mine'), Mine(name)"
-    attempt(tmp_path, 0, "kill", SCRIPT.replace("callbacks=[Mine(name)]", f"callbacks=[{own}]"))
+    attempt(
+        tmp_path,
+        0,
+        "kill in epoch 2",
+        SCRIPT.replace("callbacks=[Mine(name)]", f"callbacks=[{own}]"),
+    )
 
     assert (tmp_path / "mine").exists()
     assert not list(tmp_path.glob("checkpoints/fit-*"))
