@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -30,6 +30,9 @@ _FINAL = {state.value for state in State if state.final}
 LOST = "lost"
 """The laptop's opinion that a run ended unseen."""
 
+INTERRUPTED, RESUMED = "interrupted-", "resumed-"
+"""A run stood still from the one to the other; both are followed by the number of the time."""
+
 Span = tuple[datetime, datetime]
 
 
@@ -42,6 +45,7 @@ class RunUsage:
         ended_at: None while it goes on.
         price: per hour; None when unknown, `currency` is then empty.
         estimated: whether an end was guessed.
+        gaps: in which it stood still between an interruption and its restart, in order.
     """
 
     run_id: str
@@ -51,6 +55,7 @@ class RunUsage:
     price: Decimal | None
     currency: str
     estimated: bool = False
+    gaps: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,19 @@ def run_usage(
     """
     at = dict(moments)
     ends = [when for state, when in at.items() if state in _FINAL]
+    gaps, still_since = run_gaps(at)
+    if still_since is not None:
+        # It has not used the machine since, whether it still waits or was given up.
+        return RunUsage(
+            run_id,
+            remote,
+            at.get(State.SETTING_UP.value, still_since),
+            still_since,
+            price,
+            currency,
+            estimated=not ends,
+            gaps=gaps,
+        )
     return RunUsage(
         run_id,
         remote,
@@ -151,7 +169,23 @@ def run_usage(
         price=price,
         currency=currency,
         estimated=not ends and LOST in at,
+        gaps=gaps,
     )
+
+
+def run_gaps(at: Mapping[str, datetime]) -> tuple[tuple[Span, ...], datetime | None]:
+    """When a run stood still, and since when it does, if it does.
+
+    Args:
+        at: when it came into each state.
+    """
+    gaps = []
+    # They come in pairs: a run is not interrupted while it stands still.
+    stops = sorted(when for state, when in at.items() if state.startswith(INTERRUPTED))
+    starts = sorted(when for state, when in at.items() if state.startswith(RESUMED))
+    for stop, start in zip(stops, starts, strict=False):
+        gaps.append((stop, max(stop, start)))
+    return tuple(gaps), stops[len(starts)] if len(stops) > len(starts) else None
 
 
 def shared_time(spans: Sequence[Span]) -> list[Fraction]:
@@ -193,14 +227,21 @@ def run_costs(usages: Iterable[RunUsage], now: datetime) -> dict[str, Cost]:
         costs[usage.run_id] = Cost(nothing, usage.currency, 0.0, usage.estimated)
         machines[usage.remote].append(usage)
     for together in machines.values():
-        started = [(usage, span) for usage in together if (span := _span(usage, now))]
-        parts = shared_time([span for _, span in started])
-        for (usage, (start, end)), part in zip(started, parts, strict=True):
+        on = [(usage, span) for usage in together for span in _spans(usage, now)]
+        parts: dict[str, Fraction] = defaultdict(Fraction)
+        for (usage, _), part in zip(on, shared_time([span for _, span in on]), strict=True):
+            parts[usage.run_id] += part
+        for usage in together:
+            if usage.run_id not in parts:
+                continue
+            spans = _spans(usage, now)
             costs[usage.run_id] = Cost(
-                None if usage.price is None else _amount(usage.price, part),
+                None if usage.price is None else _amount(usage.price, parts[usage.run_id]),
                 usage.currency,
-                max(0.0, (end - start).total_seconds()),
-                usage.estimated or usage.ended_at is None or end < start,
+                sum(max(0.0, (end - start).total_seconds()) for start, end in spans),
+                usage.estimated
+                or usage.ended_at is None
+                or any(end < start for start, end in spans),
             )
     return costs
 
@@ -224,8 +265,13 @@ def at_rest(usages: Iterable[RunUsage]) -> Iterator[RunUsage]:
                 yield usage
 
 
-def _span(usage: RunUsage, now: datetime) -> Span | None:
-    return None if usage.started_at is None else (usage.started_at, usage.ended_at or now)
+def _spans(usage: RunUsage, now: datetime) -> list[Span]:
+    """When it was on the machine."""
+    if usage.started_at is None:
+        return []
+    starts = [usage.started_at, *(resumed for _, resumed in usage.gaps)]
+    ends = [*(stopped for stopped, _ in usage.gaps), usage.ended_at or now]
+    return list(zip(starts, ends, strict=True))
 
 
 def _amount(per_hour: Decimal, microseconds: Fraction) -> Decimal:
@@ -327,7 +373,7 @@ def story(category: str, grades: Iterable[Grade], runs: Iterable[PricedRun], now
             points = f"still {after} of 5"
         case _:
             points = f"{before} -> {after}"
-    spans = [span for run in runs if (span := _span(run.usage, now))]
+    spans = [span for run in runs for span in _spans(run.usage, now)]
     seconds = float(sum(shared_time(spans)) / 1_000_000)
     money = format_total(sum_costs(run.cost for run in runs))
     if money == "unknown":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from orchestrator.cost import INTERRUPTED, RESUMED
 from orchestrator.ledger import Reporter, RunEvent
-from orchestrator.mirror import LOST, Seen, opinion, why_lost
+from orchestrator.mirror import LOST, Seen, is_final, opinion, why_lost
 from remote import clock
 from remote.runfolder import RunState, State
 
@@ -41,12 +43,12 @@ def run_events(
         events += [
             RunEvent(
                 run_id,
-                name.value,
+                name,
                 moment(at),
                 Reporter.VM,
-                exit_code=state.exit_code if name.final else None,
-                signal=state.signal if name.final else None,
-                reason=state.reason if name.final else "",
+                exit_code=state.exit_code if is_final(name) else None,
+                signal=state.signal if is_final(name) else None,
+                reason=state.reason if is_final(name) else "",
             )
             for name, at in _moments(state)
             if at is not None
@@ -57,10 +59,27 @@ def run_events(
     return events
 
 
-def _moments(state: RunState) -> list[tuple[State, str | None]]:
+def _moments(state: RunState) -> list[tuple[str, str | None]]:
+    """Also those of earlier attempts, of which the first counts as the run's beginning."""
+    attempts = [(each.setting_up_at, each.running_at) for each in state.earlier]
+    attempts.append((state.setting_up_at, state.running_at))
     return [
-        (State.QUEUED, state.queued_at),
-        (State.SETTING_UP, state.setting_up_at),
-        (State.RUNNING, state.running_at),
-        (state.state, state.ended_at if state.state.final else None),
+        (State.QUEUED.value, state.queued_at),
+        (State.SETTING_UP.value, next((at for at, _ in attempts if at), None)),
+        (State.RUNNING.value, next((at for _, at in attempts if at), None)),
+        *_interruptions(state),
+        (state.state.value, state.ended_at if state.state.final else None),
     ]
+
+
+def _interruptions(state: RunState) -> Iterator[tuple[str, str]]:
+    """When it stood still and when it went on. An attempt that only waited for its turn is none."""
+    starts = [*(attempt.setting_up_at for attempt in state.earlier), state.setting_up_at][1:]
+    stopped = 0
+    for number, (attempt, following) in enumerate(zip(state.earlier, starts, strict=True), 1):
+        if attempt.setting_up_at is not None:
+            yield f"{INTERRUPTED}{number}", attempt.ended_at
+            stopped = number
+        if stopped and following is not None:
+            yield f"{RESUMED}{stopped}", following
+            stopped = 0

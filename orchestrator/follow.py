@@ -24,6 +24,7 @@ from orchestrator.printable import printable
 from orchestrator.tell import Silence, Teller
 from remote import clock
 from remote.protocol import CHUNK_BYTES, News, Offsets, Piece, RunReport, Watch
+from remote.runfolder import RESTART_LIMIT
 
 # Shorter than the limit of silence, so that a quiet run and a dead line are told apart.
 _WAIT_S = 2.0
@@ -329,8 +330,12 @@ def _check_times(report: RunReport) -> None:
     state = report.state
     if state is None:
         return
+    if len(state.earlier) > RESTART_LIMIT:
+        raise AgentBroken(f"a report on {report.run_id} with {len(state.earlier)} restarts")
     try:
-        for at in (state.queued_at, state.setting_up_at, state.running_at, state.ended_at):
+        earlier = [at for attempt in state.earlier for at in attempt]
+        times = (state.queued_at, state.setting_up_at, state.running_at, state.ended_at)
+        for at in (*times, *earlier):
             if at is not None:
                 clock.parse(at)
     except ValueError as error:

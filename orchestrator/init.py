@@ -40,6 +40,7 @@ _JOB = """\
     data: [{name}/data]
     gpus: 1                      # ignored on a remote with `gpus: 0`
     time_limit: 40m
+    # restart: on-interruption    # goes on where it was when the machine was rebooted or taken away
 """
 
 _GITIGNORE = "/.train/\n__pycache__/\n"

@@ -25,13 +25,15 @@ from typing import NamedTuple
 
 from orchestrator.cost import LOST as LOST
 from orchestrator.errors import AgentBroken
+from orchestrator.printable import printable
 from orchestrator.spec import find_model
 from orchestrator.tell import Teller
 from remote import clock
 from remote.atomic import replace_file, sync_folder
 from remote.protocol import Offsets, Piece, RunReport
 from remote.record import Malformed, from_bytes, to_bytes
-from remote.runfolder import RunRequest, State, is_run_id
+from remote.runfolder import RunRequest, RunState, State, is_run_id
+from remote.runfolder import why_lost as why_ended_unseen
 
 # A sample of 16 GPUs is under 4 kB.
 _LAST_SAMPLE_BYTES = 64_000
@@ -304,9 +306,13 @@ def why_lost(seen: Seen) -> str:
         return "the VM knows nothing of it any more; is it another machine now?"
     if state is None:
         return "it was accepted but never started"
-    if state.boot_id and seen.boot_id and state.boot_id != seen.boot_id:
-        return f"the VM restarted while it was {state.state.value}"
-    return f"its supervisor was killed while it was {state.state.value}"
+    why = printable(why_ended_unseen(state, seen.boot_id))
+    return f"{why}, {restarted_text(state)} before" if state.restarts else why
+
+
+def restarted_text(state: RunState | None) -> str:
+    """How often it was, for people; empty for never."""
+    return f"restarted {state.restarts}x" if state is not None and state.restarts > 0 else ""
 
 
 def age(seen: Seen) -> float:

@@ -15,16 +15,20 @@ from typing import Any
 
 from orchestrator.cost import (
     DECIMALS,
+    INTERRUPTED,
+    RESUMED,
     By,
     Cost,
     CostRow,
     PricedRun,
     RunUsage,
+    Span,
     Total,
     at_rest,
     cost_rows,
     microseconds,
     run_costs,
+    run_gaps,
     run_usage,
     sum_rows,
 )
@@ -48,6 +52,10 @@ FROM run_price JOIN run USING (run_id)
 WHERE run_id = ? AND estimated IS NOT NULL
 """
 _BESIDE = "SELECT run_id, started_at, ended_at FROM run_price WHERE remote = ? AND ended_at > ?"
+_STOOD_STILL = f"""
+SELECT state, at FROM run_event
+WHERE run_id = ? AND (state GLOB '{INTERRUPTED}*' OR state GLOB '{RESUMED}*')
+"""  # noqa: S608 - our own names
 _SETTLE = """
 UPDATE run_price SET started_at = ?, ended_at = ?, microseconds = ?, units = ?, nanos = ?,
     estimated = ? WHERE run_id = ?
@@ -77,7 +85,7 @@ def priced_runs(
     with ledger.at_once():
         found = [(at, run) for at, run in _open_runs(ledger, now) if run.usage.run_id in run_ids]
         rows = [row for run_id in run_ids for row in ledger.query(_SETTLED, run_id)]
-    found += [(row[7], _settled_run(row)) for row in rows]
+        found += [(row[7], _settled_run(row, _gaps(ledger, row[0]))) for row in rows]
     return tuple(run for _, run in sorted(found, key=lambda pair: pair[0]))
 
 
@@ -158,7 +166,8 @@ def _beside(ledger: Ledger, usages: Iterable[RunUsage]) -> Iterator[RunUsage]:
             first[usage.remote] = min(usage.started_at, first.get(usage.remote, usage.started_at))
     for remote, since in first.items():
         for run_id, started_at, ended_at in ledger.query(_BESIDE, remote, written(since)):
-            yield RunUsage(run_id, remote, _time(started_at), _time(ended_at), None, "")
+            start, end = _time(started_at), _time(ended_at)
+            yield RunUsage(run_id, remote, start, end, None, "", gaps=_gaps(ledger, run_id))
 
 
 def _settled_values(run: PricedRun) -> tuple[object, ...]:
@@ -177,7 +186,13 @@ def _settled_values(run: PricedRun) -> tuple[object, ...]:
     )
 
 
-def _settled_run(row: tuple[Any, ...]) -> PricedRun:
+def _gaps(ledger: Ledger, run_id: str) -> tuple[Span, ...]:
+    """When a run with a settled price stood still."""
+    rows = ledger.query(_STOOD_STILL, run_id)
+    return run_gaps({state: datetime.fromisoformat(at) for state, at in rows})[0]
+
+
+def _settled_run(row: tuple[Any, ...], gaps: tuple[Span, ...]) -> PricedRun:
     run_id, remote, price, currency, workspace, category, session, _, start, end, *costs = row
     time_us, units, nanos, estimated = costs
     usage = RunUsage(
@@ -188,6 +203,7 @@ def _settled_run(row: tuple[Any, ...]) -> PricedRun:
         None if price is None else Decimal(price),
         currency,
         bool(estimated & 2),
+        gaps,
     )
     amount = None if nanos is None else _amount(units, nanos, start is not None)
     cost = Cost(amount, currency, time_us / 1_000_000, bool(estimated & 1))

@@ -83,6 +83,7 @@ def make_request(
         requirements=env.requirements or "",
         params=dict(overrides.params or {}),
         metrics=job.metrics,
+        restarts=job.restarts,
     )
 
 

@@ -21,7 +21,7 @@ from orchestrator.cost import (
     sum_costs,
     sum_rows,
 )
-from orchestrator.mirror import LOST, Mirror, age, why_lost
+from orchestrator.mirror import LOST, Mirror, age, restarted_text, why_lost
 from orchestrator.printable import printable
 from orchestrator.size import format_size
 from orchestrator.table import Cell, Table
@@ -170,7 +170,9 @@ def reason_text(mirror: Mirror) -> str:
         return "the command that started it goes on with it"
     if mirror.verdict == LOST:
         return why_lost(seen)
-    return printable(seen.report.state.reason) if seen.report.state else ""
+    state = seen.report.state
+    reasons = (restarted_text(state), printable(state.reason) if state else "")
+    return "; ".join(reason for reason in reasons if reason)
 
 
 def run_json(row: StatusRow) -> Json:
@@ -184,6 +186,7 @@ def run_json(row: StatusRow) -> Json:
         "seen_at": seen.at if seen else None,
         "note": row.note,
         "reason": reason_text(mirror),
+        "restarts": state.restarts if state else 0,
         "exit_code": state.exit_code if state else None,
         "signal": state.signal if state else None,
         # Before the VM's first word on it, the time at which it took it.

@@ -18,18 +18,22 @@ from orchestrator.node import (
     Reader,
     Scalar,
     Wrong,
+    nearest,
     read_fields,
     read_items,
     read_named,
     unlike,
 )
 from orchestrator.spec import CloudSpec, EnvSpec, Job, Limits, Price, Remote
+from remote.runfolder import RESTART_LIMIT
 
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 # ssh would read a host or user that starts with a dash as an option.
 _WORD = re.compile(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*")
 _GLOB = frozenset("*?[")
+# How often a run is started again.
+_RESTART_WORDS = {"never": 0, "on-interruption": 3}
 
 
 def read_config(
@@ -83,11 +87,14 @@ def _job(name: str, node: Node, key: str) -> Job:
         "gpus": _gpus,
         "time_limit": _time_limit,
         "metrics": _switch,
+        "restart": _restart,
         "env": partial(_env, base=None),
     }
     found = read_fields(node, key, readers, required=("command", "outputs"))
     if "time_limit" in found:
         found["time_limit_s"] = found.pop("time_limit")
+    if "restart" in found:
+        found["restarts"] = found.pop("restart")
     job = Job(name, **found)
     for output in job.outputs:
         for folder in job.data:
@@ -209,6 +216,24 @@ def _switch(node: Node, key: str) -> bool:
     if text in ("off", "no", "false"):
         return False
     raise unlike(node, key, "on or off")
+
+
+def _restart(node: Node, key: str) -> int:
+    """How often: `never`, `on-interruption`, or `{at_most: 5}` for other than the usual number."""
+    if isinstance(node, Pairs):
+        restarts: int = read_fields(node, key, {"at_most": _at_most}, ("at_most",))["at_most"]
+        return restarts
+    word = _text_of(node)
+    if word in _RESTART_WORDS:
+        return _RESTART_WORDS[word]
+    near = nearest(word, _RESTART_WORDS)
+    expected = "never, on-interruption or {at_most: 5}" + (f" ({near}?)" if near else "")
+    raise unlike(node, key, expected)
+
+
+def _at_most(node: Node, key: str) -> int:
+    expected = f"a number of restarts from 1 to {RESTART_LIMIT}"
+    return _whole(node, key, expected, 1, RESTART_LIMIT)
 
 
 def _path(node: Node, key: str) -> str:

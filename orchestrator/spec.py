@@ -112,6 +112,7 @@ class Job:
         time_limit_s: None for no limit.
         metrics: whether the Keras callback is added.
         env: goes before the remote's, in what it says.
+        restarts: how often a run may be started again after it was interrupted.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Job:
     time_limit_s: float | None = None
     metrics: bool = True
     env: EnvSpec | None = None
+    restarts: int = 0
 
     @property
     def model(self) -> PurePosixPath | None:

@@ -63,7 +63,7 @@ def status_rows(
                 ledger.remote_of(mirror.run_id),
                 run.cost if run else None,
                 _note(mirror, errors.get(mirror.run_id), ledger, shelf),
-                run.usage.ended_at if run else None,
+                run.usage.ended_at if run and mirror.ended else None,
                 points.get(mirror.run_id),
             )
         )

@@ -7,7 +7,12 @@ from datetime import datetime, timezone
 
 def now() -> str:
     """This moment, to the microsecond."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return _text(datetime.now(timezone.utc))
+
+
+def moment(seconds: float) -> str:
+    """A file's time, in seconds since 1970."""
+    return _text(datetime.fromtimestamp(seconds, timezone.utc))
 
 
 def parse(text: str) -> datetime:
@@ -20,6 +25,15 @@ def parse(text: str) -> datetime:
     if not text.endswith("Z"):
         raise ValueError(f"not a UTC time: {text[:40]!r}")
     return datetime.fromisoformat(text[:-1] + "+00:00")
+
+
+def seconds_between(start: str, end: str) -> float:
+    """None below 0: between the two the clock may have been set."""
+    return max(0.0, (parse(end) - parse(start)).total_seconds())
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def boot_id() -> str:

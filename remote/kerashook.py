@@ -1,4 +1,5 @@
-"""Inside the user's Python: a line in `metrics.jsonl` for each epoch, and an early end of `fit`.
+"""Inside the user's Python: a line in `metrics.jsonl` for each epoch, an early end of `fit`, and
+where the run may be restarted, a fit that goes on where it was.
 
 Loaded by `sitehook` when Keras has been imported. Stands alone: copied to a run's `site` folder,
 where no other module of ours can be imported. Nothing that goes wrong here may stop a training.
@@ -8,6 +9,8 @@ A line, of one write:
      "metrics": {"loss": 0.1, "val_loss": null}}
 `fit` counts from 1 over all processes of the run, `epoch` from 0; `epochs` is null where Keras
 does not tell; `seconds` includes validation; a metric is null where it is not a finite number.
+After a restart the fits count from 1 again, and an epoch that was not saved before is trained and
+told again: the last line on it counts.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -42,6 +46,8 @@ class Watch:
     def __init__(self, run_folder: Path) -> None:
         self._stop_file = run_folder / "stop"
         self._metrics_file = run_folder / "metrics.jsonl"
+        checkpoints = os.environ.get("TRAINSHED_CHECKPOINTS")
+        self._checkpoints = Path(checkpoints) if checkpoints else None
         self._off = False
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
@@ -59,8 +65,27 @@ class Watch:
         self._under_way += 1
         self._take_sigterm()
         self._open_metrics()
-        self._fits += 1
+        if self._checkpoints is not None and self._metrics is not None:
+            restarts = os.environ.get("TRAINSHED_RESTARTS", "0")
+            self._fits = _kerasbackup().count_fit(self._checkpoints, restarts)
+        else:
+            self._fits += 1
         return self._fits
+
+    def backup(self, callbacks: ModuleType, version: str, number: int, given: object) -> Any:  # noqa: ANN401  # a callback
+        """What keeps the fit's checkpoints; None where nobody asked, or another process trains.
+
+        Args:
+            given: the callbacks of the script.
+        """
+        if self._checkpoints is None or self._metrics is None or _kerasbackup().has_own(given):
+            return None
+        folder = self._checkpoints / f"fit-{number}"
+        try:
+            return _kerasbackup().make_backup(callbacks, version, folder, self.must_stop, _say)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
+            _say(f"no checkpoints: {type(error).__name__}: {error}")
+            return None
 
     def end(self) -> None:
         self._under_way -= 1
@@ -169,10 +194,15 @@ def hook(module: ModuleType, callbacks: str, run_folder: Path) -> None:
 
     @functools.wraps(original)
     def fit(model: object, *args: object, **kwargs: object) -> object:
+        backup = None
         try:
             number = watch.begin()
-            base = importlib.import_module(callbacks).Callback
-            ours = _callback_class(base)(watch, number)
+            found = importlib.import_module(callbacks)
+            given = args[position] if len(args) > position else kwargs.get("callbacks")
+            backup = watch.backup(found, getattr(module, "__version__", "2"), number, given)
+            log = _callback_class(found.Callback)(watch, number)
+            # The line first: an epoch may be told twice after a restart, but none is left out.
+            ours = [log] if backup is None else [log, backup]
             if len(args) > position:
                 added = _add(args[position], ours, model)
                 with_ours = (*args[:position], added, *args[position + 1 :])
@@ -183,9 +213,12 @@ def hook(module: ModuleType, callbacks: str, run_folder: Path) -> None:
             watch.give_up(error)
             with_ours = args
         try:
-            return original(model, *with_ours, **kwargs)
+            history = original(model, *with_ours, **kwargs)
         finally:
             watch.end()
+        if backup is not None:
+            backup.complete(history)
+        return history
 
     fit.trainshed = True  # type: ignore[attr-defined]  # the mark of a hooked fit
     model_class.fit = fit
@@ -238,20 +271,22 @@ def _callback_class(base: Any) -> Callable[[Watch, int], Any]:  # noqa: ANN401  
     return EpochLog
 
 
-def _add(callbacks: Any, ours: Any, model: object) -> Any:  # noqa: ANN401  # Keras's many forms
+def _add(callbacks: Any, ours: list[Any], model: object) -> Any:  # noqa: ANN401  # many forms
     """What the user gave as `callbacks`, with ours as the last."""
     if callbacks is None:
-        return [ours]
+        return ours
     if isinstance(callbacks, (list, tuple)):
-        return [*callbacks, ours]
+        return [*callbacks, *ours]
     if hasattr(callbacks, "callbacks") and hasattr(callbacks, "append"):
         # A CallbackList: the user's own object, which may come back for the next fit.
-        kept = [one for one in callbacks.callbacks if type(one) is not type(ours)]
-        callbacks.callbacks[:] = [*kept, ours]
-        ours.set_model(model)
-        ours.set_params(getattr(callbacks, "params", None))
+        kinds = {type(one) for one in ours}
+        kept = [one for one in callbacks.callbacks if type(one) not in kinds]
+        callbacks.callbacks[:] = [*kept, *ours]
+        for one in ours:
+            one.set_model(model)
+            one.set_params(getattr(callbacks, "params", None))
         return callbacks
-    return [callbacks, ours]
+    return [callbacks, *ours]
 
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
@@ -264,6 +299,19 @@ def _numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
             continue
         numbers[str(name)] = number if math.isfinite(number) else None
     return numbers
+
+
+@functools.lru_cache(maxsize=None)
+def _kerasbackup() -> ModuleType:
+    """The module beside this one."""
+    spec = spec_from_file_location(
+        "trainshed_kerasbackup", Path(__file__).with_name("kerasbackup.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    found = module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def _say(text: str) -> None:

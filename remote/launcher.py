@@ -57,7 +57,8 @@ def write_site(site: Path, package: Path) -> None:
     # user's own folder `remote`.
     with zipfile.ZipFile(package) as modules:
         (site / "sitecustomize.py").write_bytes(modules.read("remote/sitehook.py"))
-        (site / "kerashook.py").write_bytes(modules.read("remote/kerashook.py"))
+        for name in ("kerashook.py", "kerasbackup.py"):
+            (site / name).write_bytes(modules.read(f"remote/{name}"))
 
 
 def write_shims(bin_folder: Path, python: str, site: Optional[Path]) -> None:

@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Tuple
 
+# More than anybody asks for; a run's states stay small.
+RESTART_LIMIT = 100
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -46,6 +49,7 @@ class RunRequest(NamedTuple):
         grace_s: between the warning signal and the kill.
         python: the interpreter `python` means for the command, or the base of its environment.
         requirements: a file of the tree to build an environment from; empty for none.
+        restarts: how often it may be started again after it was interrupted.
     """
 
     run_id: str
@@ -62,6 +66,19 @@ class RunRequest(NamedTuple):
     requirements: str = ""
     params: Dict[str, str] = {}  # noqa: RUF012  # nobody writes to it
     metrics: bool = True
+    restarts: int = 0
+
+
+class Attempt(NamedTuple):
+    """What a run had done when it was interrupted. Times as in `RunState`.
+
+    Attributes:
+        ended_at: of its last sign of life.
+    """
+
+    ended_at: str
+    setting_up_at: Optional[str] = None
+    running_at: Optional[str] = None
 
 
 class RunState(NamedTuple):
@@ -72,6 +89,9 @@ class RunState(NamedTuple):
         exit_code: of the command; None if it did not run or a signal ended it.
         signal: that ended the command.
         reason: one line for the user, when there is more to say.
+        restarts: how often it was started again.
+        earlier: what it did before, in order; the times above are those of the last attempt, but
+            `queued_at`, which stays the first's.
     """
 
     state: State
@@ -83,6 +103,8 @@ class RunState(NamedTuple):
     exit_code: Optional[int] = None
     signal: Optional[int] = None
     reason: str = ""
+    restarts: int = 0
+    earlier: Tuple[Attempt, ...] = ()
 
 
 class Artifact(NamedTuple):
@@ -99,7 +121,7 @@ class Artifacts(NamedTuple):
 
 class RunFolder(NamedTuple):
     """The files of one run. The agent makes the folder by rename, with `request` in it; all else
-    is the supervisor's, but `cancel`, which the agent adds.
+    is the supervisor's, but `cancel` and `restarts`, which the agent adds, and `notice`.
     """
 
     path: Path
@@ -142,9 +164,42 @@ class RunFolder(NamedTuple):
         return self.path / "cancel"
 
     @property
+    def notice(self) -> Path:
+        """Left by whoever learns that the machine is about to be taken away (a spot eviction): the
+        run is warned, saves, and is interrupted.
+        """
+        return self.path / "notice"
+
+    @property
+    def restarts(self) -> Path:
+        """How often it was restarted; written under `lock`, before the supervisor starts."""
+        return self.path / "restarts"
+
+    @property
+    def stop(self) -> Path:
+        """The warning to the job: save what you have."""
+        return self.path / "stop"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What the job keeps for the time after a restart."""
+        return self.path / "checkpoints"
+
+    @property
     def package(self) -> Path:
         """The `remote` package this run's supervisor and launcher are made of."""
         return self.path / "remote.zip"
+
+
+def why_lost(state: RunState, boot_id: str) -> str:
+    """What became of a run that has no supervisor and no end, seen in the boot `boot_id`."""
+    where = f"while it was {state.state.value}"
+    if state.boot_id and boot_id and state.boot_id != boot_id:
+        return f"the VM restarted {where}"
+    # A queued run's reason is what it waits for; past the queue there is one only at a warning.
+    if state.reason and state.state is not State.QUEUED:
+        return f"{state.reason} {where}"
+    return f"its supervisor was killed {where}"
 
 
 def is_run_id(text: str) -> bool:

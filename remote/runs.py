@@ -23,6 +23,7 @@ from remote.protocol import (
     Watch,
 )
 from remote.record import Malformed, from_bytes, to_bytes
+from remote.restart import count_restart, may_restart
 from remote.runfolder import (
     Artifacts,
     RunFolder,
@@ -189,6 +190,33 @@ def _start(store: Store, request: RunRequest, package: bytes) -> None:
         os.close(lock)
 
 
+def _restart(store: Store, folder: RunFolder) -> bool:
+    """Start a run again that was interrupted; False where it may not be, or has ended.
+
+    Of several agents that find it at once, the one with the lock does it.
+
+    Raises:
+        OSError: no space, no processes. It stays interrupted, and the next one tries again.
+    """
+    if not may_restart(folder):
+        return False
+    # Nothing that it needs may go meanwhile.
+    with store.untidied():
+        lock = take(folder.lock)
+        if lock is None:
+            return True  # somebody else was quicker
+        try:
+            # As it is by now: another may have restarted it, and it may have ended since.
+            if not may_restart(folder):
+                return False
+            count_restart(folder)
+            take_ticket(store, folder.path.name)
+            _spawn(folder, lock)
+            return True
+        finally:
+            os.close(lock)
+
+
 def _make_folder(store: Store, folder: RunFolder, request: RunRequest, package: bytes) -> None:
     temporary = RunFolder(temporary_beside(folder.path))
     temporary.path.mkdir(mode=0o700)
@@ -244,6 +272,8 @@ def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
         folder = RunFolder(store.runs / offsets.run_id)
         # Before the files are read: the last lines of a run that ends now come with its end.
         report = _report(folder) if is_run_id(offsets.run_id) else None
+        while report is not None and not report.alive and _restart(store, folder):
+            report = _report(folder)
         if report is None:
             missing.append(offsets.run_id)
             continue

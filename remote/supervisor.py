@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from remote import clock
-from remote.atomic import replace_file
+from remote.atomic import discard, replace_file
 from remote.environment import SetupFailed, ensure_environment, find_python
 from remote.launcher import prepare_launch
 from remote.outputs import find_outputs
@@ -30,13 +30,23 @@ from remote.processes import (
     send_signal,
 )
 from remote.record import from_bytes, to_bytes
-from remote.runfolder import Artifact, Artifacts, RunFolder, RunRequest, RunState, State
+from remote.restart import first_state, has_run, may_restart, ran_before_s
+from remote.runfolder import (
+    Artifact,
+    Artifacts,
+    RunFolder,
+    RunRequest,
+    RunState,
+    State,
+    why_lost,
+)
 from remote.sampler import Sampler
 from remote.slots import Slots, Waiting, drop_ticket, try_slots
 from remote.store import Store, StoreTrouble
 
 _POLL_S = 0.1
 _QUEUE_POLL_S = 0.5
+_CANCELLED = "cancelled by the user"
 _STATE_RETRY_S = 5.0
 _REAP_S = 1.0
 # Fresh frameworks over a slow line take ten minutes. What takes longer (a dead mirror, a pip that
@@ -44,10 +54,17 @@ _REAP_S = 1.0
 _SETUP_LIMIT_S = 1800.0
 # A cancelled run has asked for less patience than one that reached its limit.
 _CANCEL_GRACE_S = 10.0
+# Clouds give notice of up to two minutes. A machine that is still there after so long was not
+# taken away.
+_NOTICE_S = 300.0
 
 
 class Stopped(Exception):
-    """The run is to end now, and why."""
+    """The run is to end now, and why.
+
+    Attributes:
+        state: that it ends in; one that is not final where it is only interrupted.
+    """
 
     def __init__(self, state: State, reason: str) -> None:
         super().__init__(reason)
@@ -63,17 +80,20 @@ class Supervisor:
         self.lock = lock
         self.request = from_bytes(RunRequest, folder.request.read_bytes())
         self.store = Store(folder.path.parent.parent, self._check)
-        self.state = RunState(State.QUEUED, queued_at=clock.now(), boot_id=clock.boot_id())
+        self.state = first_state(folder)
         self.log = folder.log.open("ab", buffering=0)
         self.told_to_stop = False
         self.set_up_until = float("inf")
 
     def run(self) -> None:
-        """Take the run to a final state, whatever happens on the way."""
+        """Take the run to a final state, whatever happens on the way; unless it is interrupted."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
+            self._begin()
             slots = self._wait_for_turn()
-            self._enter(self.state._replace(state=State.SETTING_UP, setting_up_at=clock.now()))
+            self._enter(
+                self.state._replace(state=State.SETTING_UP, setting_up_at=clock.now(), reason="")
+            )
             self.set_up_until = time.monotonic() + _SETUP_LIMIT_S
             python = self._set_up()
             self.set_up_until = float("inf")
@@ -88,7 +108,10 @@ class Supervisor:
                 state=State.FAILED, reason=f"the supervisor failed: {bug!r}"
             )
         drop_ticket(self.store, self.request.run_id)
-        self._finish(ending)
+        if ending.state.final:
+            self._finish(ending)
+        else:
+            self._leave(ending)
 
     def pause(self) -> None:
         """A short wait that ends the run when that was asked for meanwhile."""
@@ -109,6 +132,18 @@ class Supervisor:
             file.seek(max(0, size_bytes - 1))
             return file.read(1) in (b"", b"\n")
 
+    def _begin(self) -> None:
+        """After an interruption: what it left is not meant for this attempt."""
+        self.folder.stop.unlink(missing_ok=True)
+        self.folder.notice.unlink(missing_ok=True)
+        if not self.state.restarts:
+            return
+        before = from_bytes(RunState, self.folder.state.read_bytes())
+        self._enter(self.state)
+        self._check()
+        why = why_lost(before, self.state.boot_id)
+        self.say(f"restarted ({self.state.restarts} of {self.request.restarts}): {why}")
+
     def _wait_for_turn(self) -> Slots:
         self._enter(self.state)
         while True:
@@ -127,9 +162,14 @@ class Supervisor:
 
     def _set_up(self) -> str:
         request, tree = self.request, self.folder.tree
-        self.store.copy_tree(request.tree, tree)
+        # What the command has made stays there for it; a tree that is not complete goes.
+        if not has_run(self.state) or not tree.is_dir():
+            discard(tree)
+            self.store.copy_tree(request.tree, tree)
         for data in request.data:
             place = tree / data.path
+            if place.is_symlink():
+                place.unlink()
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(self.store.share_tree(data.digest), target_is_directory=True)
         python = find_python(request.python)
@@ -139,6 +179,8 @@ class Supervisor:
         return python
 
     def _execute(self, python: str, slots: Slots) -> RunState:
+        if self._left_s() <= 0:
+            raise self._out_of_time()
         # The shell waits for its child when it is warned, instead of dying before it.
         command = ["/bin/sh", "-c", f"trap : TERM\n{self.request.command}"]
         adopt_orphans()
@@ -201,14 +243,20 @@ class Supervisor:
         return stopped
 
     def _reason_to_stop(self, running_s: float) -> Optional[Stopped]:
-        limit_s = self.request.time_limit_s
         try:
             self._check()
         except Stopped as asked:
             return asked
-        if limit_s is not None and running_s >= limit_s:
-            return Stopped(State.TIMED_OUT, f"reached its time limit of {limit_s:g} s")
-        return None
+        return self._out_of_time() if running_s >= self._left_s() else None
+
+    def _left_s(self) -> float:
+        """For how long the command may run yet, in this attempt."""
+        limit_s = self.request.time_limit_s
+        return float("inf") if limit_s is None else limit_s - ran_before_s(self.state)
+
+    def _out_of_time(self) -> Stopped:
+        limit = f"reached its time limit of {self.request.time_limit_s:g} s"
+        return Stopped(State.TIMED_OUT, limit)
 
     def _warn(self, process: subprocess.Popen[bytes], stopped: Stopped) -> float:
         """Tell the job to save what it has; returns the seconds it gets for that."""
@@ -217,7 +265,7 @@ class Supervisor:
             grace_s = min(grace_s, _CANCEL_GRACE_S)
         self.say(f"{stopped.reason}; it is warned (SIGTERM) and has {grace_s:g} s to save")
         try:
-            (self.folder.path / "stop").touch()
+            self.folder.stop.touch()
         except OSError:
             pass  # a full disk; the signal comes through
         send_signal([process.pid, *descendants(process.pid)], signal.SIGTERM)
@@ -231,6 +279,10 @@ class Supervisor:
             "TRAINSHED_PARAMS": json.dumps(request.params),
             **{f"PARAM_{key}": value for key, value in request.params.items()},
         }
+        if request.restarts:
+            self.folder.checkpoints.mkdir(exist_ok=True)
+            environment["TRAINSHED_RESTARTS"] = str(self.state.restarts)
+            environment["TRAINSHED_CHECKPOINTS"] = str(self.folder.checkpoints)
         if slots.gpus is not None:
             # -1 hides them all; an empty value would show them to some frameworks.
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that it counts as nvidia-smi does
@@ -241,7 +293,7 @@ class Supervisor:
         outputs: Tuple[Artifact, ...] = ()
         troubles: List[str] = []
         try:
-            if self.state.running_at is not None:
+            if has_run(self.state):
                 outputs = find_outputs(self.folder.tree, self.request.outputs, troubles.append)
         except (OSError, ValueError) as error:  # cannot be read, or a glob that is none
             self.say(f"the outputs could not be recorded: {error}")
@@ -254,6 +306,18 @@ class Supervisor:
             ending = ending._replace(reason="; ".join([*reasons, troubles[0] + more]))
         self._record(self.folder.artifacts, Artifacts(outputs))
         self._enter(ending._replace(ended_at=clock.now()))
+
+    def _leave(self, interrupted: RunState) -> None:
+        """Without a final state and without a supervisor a run is one to be restarted."""
+        self.say(f"interrupted: {interrupted.reason}; it goes on when it is asked for again")
+        self._enter(interrupted)
+        end = time.monotonic() + _NOTICE_S
+        # A restart on a machine that is about to go would be spent for nothing.
+        while self.folder.notice.exists() and not self.told_to_stop and time.monotonic() < end:
+            if self.folder.cancel.exists():
+                self._finish(interrupted._replace(state=State.CANCELLED, reason=_CANCELLED))
+                return
+            time.sleep(_POLL_S)
 
     def _enter(self, state: RunState) -> None:
         self._record(self.folder.state, state)
@@ -271,12 +335,17 @@ class Supervisor:
 
     def _check(self) -> None:
         if self.folder.cancel.exists():
-            raise Stopped(State.CANCELLED, "cancelled by the user")
+            raise Stopped(State.CANCELLED, _CANCELLED)
         if self.told_to_stop:
-            raise Stopped(State.FAILED, "the machine told it to stop (SIGTERM)")
+            raise self._interruption("the machine told it to stop (SIGTERM)")
+        if self.folder.notice.exists():
+            raise self._interruption("the machine is about to be taken away")
         if time.monotonic() >= self.set_up_until:
             limit = f"{_SETUP_LIMIT_S / 60:g} minutes"
             raise Stopped(State.SETUP_FAILED, f"setting up took more than {limit}: see the log")
+
+    def _interruption(self, reason: str) -> Stopped:
+        return Stopped(self.state.state if may_restart(self.folder) else State.FAILED, reason)
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         self.told_to_stop = True

@@ -115,6 +115,31 @@ def test_a_price_keeps_every_digit_of_its_text() -> None:
     assert price == Price(Decimal("0.100000000001"))
 
 
+@pytest.mark.parametrize(
+    ("text", "restarts"),
+    [("never", 0), ("on-interruption", 3), ("{at_most: 5}", 5), ("{at_most: 100}", 100)],
+)
+def test_a_job_says_how_often_it_is_restarted(text: str, restarts: int) -> None:
+    (made,) = parse(f"jobs: {{a: {{command: x, outputs: [a], restart: {text}}}}}").jobs
+    assert made.restarts == restarts
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("on-interuption", "{at_most: 5} (on-interruption?), found the text 'on-interuption'"),
+        ("yes", "expected never, on-interruption or {at_most: 5}, found the switch 'yes'"),
+        ("[never]", "expected never, on-interruption or {at_most: 5}, found a list"),
+        ("{at_most: 0}", "restart.at_most: expected a number of restarts from 1 to 100"),
+        ("{at_mots: 2}", "found an unknown key; did you mean at_most?"),
+        ("{}", "restart.at_most: expected this key, found nothing"),
+    ],
+)
+def test_what_is_no_rule_for_restarts_is_told_with_the_nearest(text: str, problem: str) -> None:
+    found = problems(f"jobs: {{a: {{command: x, outputs: [a], restart: {text}}}}}")
+    assert any(problem in each for each in found), found
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "jobs:\n", "jobs:\nremotes: ~\n"])
 def test_a_file_that_says_nothing_is_an_empty_workspace(text: str) -> None:
     assert parse(text) == Workspace(Path("/w"))
@@ -134,7 +159,7 @@ remote: {}
         "/w/train.yaml:2: jobs.category3.outputs[1]: expected a path below the workspace with "
         "forward slashes, without '..', found the text '../x'",
         "/w/train.yaml:2: jobs.category3.time_limt: expected one of command, outputs, data, gpus, "
-        "time_limit, metrics, env, found an unknown key; did you mean time_limit?",
+        "time_limit, metrics, restart, env, found an unknown key; did you mean time_limit?",
         "/w/train.yaml:3: jobs.category3: expected each key once, found it again; it stands on "
         "line 2",
         "/w/train.yaml:4: jobs.bad name: expected a name of at most 64 letters, digits, - _ and ., "
@@ -221,7 +246,8 @@ def test_a_mistake_that_was_copied_is_told_once_with_every_place() -> None:
     first, second = problems(text)
     assert first == (
         "/w/train.yaml:2: jobs.category1.time_limt: expected one of command, outputs, data, gpus, "
-        "time_limit, metrics, env, found an unknown key; did you mean time_limit? (the same: "
+        "time_limit, metrics, restart, env, found an unknown key; did you mean time_limit? "
+        "(the same: "
         + "; ".join(f"jobs.category{n}.time_limt on line {n + 1}" for n in range(2, 6))
         + ")"
     )

@@ -433,3 +433,27 @@ def test_what_cannot_be_shown_of_costs_is_told_apart(tmp_path: Path) -> None:
     assert laptop.train("cost", "--all", cwd=tmp_path).returncode == 0
     (laptop.root / "train.yaml").write_text("jobs: 3\n")
     assert "--all" not in laptop.train("cost").stderr
+
+
+def test_a_run_that_stood_still_pays_for_its_attempts_alone() -> None:
+    hour = timedelta(hours=1)
+    at = {
+        "queued": NOON,
+        "setting-up": NOON,
+        "interrupted-1": NOON + hour,
+        "resumed-2": NOON + 3 * hour,
+        "interrupted-10": NOON + 4 * hour,
+    }
+    beside = usage("beside", 0, 240, remote="vm", price=Decimal(1))
+
+    still = run_usage("a", "vm", Decimal(1), "USD", at.items())
+    gone_on = run_usage(
+        "a", "vm", Decimal(1), "USD", (at | {"resumed-10": NOON + 5 * hour}).items()
+    )
+    costs = run_costs([still, beside], NOON + 9 * hour)
+
+    assert costs["a"].seconds == 2 * 3600
+    assert costs["a"].amount == Decimal(1)
+    assert costs["beside"].seconds == 4 * 3600
+    assert run_costs([gone_on], NOON + 6 * hour)["a"].seconds == 3 * 3600
+    assert still.estimated

@@ -10,7 +10,7 @@ from orchestrator.events import run_events
 from orchestrator.ledger import Reporter
 from orchestrator.mirror import LOST, Seen
 from remote.protocol import RunReport
-from remote.runfolder import RunState, State
+from remote.runfolder import Attempt, RunState, State
 
 SUBMITTED = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 REPORTED = SUBMITTED + timedelta(hours=2)
@@ -84,3 +84,28 @@ def test_what_the_laptop_concludes_is_marked_as_its_own() -> None:
 
     assert (lost.state, lost.source) == (LOST, Reporter.LAPTOP)
     assert lost.reason
+
+
+def test_a_run_that_was_restarted_stood_still_between_its_attempts() -> None:
+    def at(minutes: int) -> str:
+        return text(SUBMITTED + timedelta(minutes=minutes))
+
+    earlier = (
+        Attempt(at(10), setting_up_at=at(1), running_at=at(2)),
+        Attempt(at(21)),  # it only waited for its turn
+        Attempt(at(40), setting_up_at=at(30)),
+    )
+    state = RunState(State.QUEUED, at(0), restarts=3, earlier=earlier)
+
+    still = moments(seen(state, alive=True))
+    on = moments(seen(state._replace(state=State.RUNNING, setting_up_at=at(50)), alive=True))
+
+    assert {name: text(when) for name, when in still.items()} == {
+        "queued": at(0),
+        "setting-up": at(1),
+        "running": at(2),
+        "interrupted-1": at(10),
+        "resumed-1": at(30),
+        "interrupted-3": at(40),
+    }
+    assert on.keys() - still.keys() == {"resumed-3"}

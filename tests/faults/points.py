@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 Point = TypeVar("Point")
 
 # Set by `make faults`: how many points each sweep tries; else a few, so that the tests stay quick.
 _COUNT = "TRAINSHED_FAULT_POINTS"
 _FEW = 4
+# For tests that take too long for `make test`, and tell nothing that quicker ones there do not.
+only_in_faults = pytest.mark.skipif(_COUNT not in os.environ, reason="slow: make faults")
 # Where what was tried is told, a line each, for docs/reliability.md.
 _REPORT = "TRAINSHED_FAULT_REPORT"
 
