@@ -71,8 +71,8 @@ class Console:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for job, view in self._views.items():
-            self._print_lines(job, view.finish())
+        for job in self._views:
+            self.log_ends(job)
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -103,6 +103,10 @@ class Console:
     def log(self, job: str, data: bytes) -> None:
         view = self._views.setdefault(job, LogView())
         self._print_lines(job, view.feed(data))
+
+    def log_ends(self, job: str) -> None:
+        if job in self._views:
+            self._print_lines(job, self._views[job].finish())
 
     def result(self, found: Table | str) -> None:
         """Something the user asked for; to stdout."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -47,6 +47,15 @@ def accept(artifacts: Iterable[Artifact], outputs: Iterable[str]) -> tuple[Artif
             files.add(place)
             folders |= above
     return tuple(accepted)
+
+
+def unmade(artifacts: Sequence[Artifact], outputs: Iterable[str]) -> tuple[str, ...]:
+    """The declared outputs of which there is nothing."""
+    return tuple(
+        pattern
+        for pattern in outputs
+        if not any(_is_declared(artifact.path, pattern) for artifact in artifacts)
+    )
 
 
 def is_home(mirror: Mirror, ledger: Ledger, shelf: Shelf) -> bool:

@@ -21,6 +21,7 @@ from orchestrator.link import Call, Link
 from orchestrator.logview import last_lines
 from orchestrator.mirror import LOST, Mirror, is_final, opinion
 from orchestrator.printable import printable
+from orchestrator.size import format_size
 from orchestrator.tell import Silence, Teller
 from remote import clock
 from remote.protocol import CHUNK_BYTES, News, Offsets, Piece, RunReport, Watch
@@ -36,6 +37,8 @@ _ASKED_AT_ONCE = 32
 END_LIMIT_BYTES = 8 * 2**20
 # How long to look for a machine that was there before; the runs go on without us.
 _RETRY_LIMIT_S = 600.0
+# No log of a training is so long; told at this size and whenever it has doubled.
+_LONG_LOG_BYTES = 32 * 2**20
 
 OnEnd = Callable[[Link, Mirror], None]
 
@@ -164,11 +167,22 @@ class Follower:
                 raise AgentBroken(f"a piece of {piece.run_id} without its bytes")
             self._mirrors[piece.run_id].add(piece, data)
             self._offsets[piece.run_id] = _moved(expected, piece.name, len(data))
-            if piece.name == "log" and piece.run_id not in self._tails:
-                self._tell.log(self._jobs[piece.run_id], data)
+            if piece.name == "log":
+                if piece.run_id not in self._tails:
+                    self._tell.log(self._jobs[piece.run_id], data)
+                self._tell_length(piece.run_id, expected.log)
             if len(data) >= CHUNK_BYTES:
                 unread.add(piece.run_id)
         return unread
+
+    def _tell_length(self, run_id: str, before_bytes: int) -> None:
+        size_bytes = self._offsets[run_id].log
+        doublings = [(size // _LONG_LOG_BYTES).bit_length() for size in (before_bytes, size_bytes)]
+        if doublings[0] != doublings[1]:
+            self._tell.warn(
+                f"the log of {run_id} has {format_size(size_bytes)} by now, and all of it is "
+                f"copied to {self._mirrors[run_id].log}"
+            )
 
     def _take_report(self, link: Link, report: RunReport, unread: set[str]) -> None:
         mirror = self._mirrors.get(report.run_id)
@@ -180,11 +194,13 @@ class Follower:
             mirror.see(report, link.hello.boot_id, link.clock_off_s)
             self._offsets[report.run_id] = self._offsets[report.run_id]._replace(seen=report.stamp)
         if (is_final(word) or word == LOST) and report.run_id not in unread:
+            self._tell.log_ends(self._jobs[report.run_id])
             self._on_end(link, mirror)
             self._leave(report.run_id)
 
     def _miss(self, link: Link, mirror: Mirror) -> None:
         mirror.miss()
+        self._tell.log_ends(self._jobs[mirror.run_id])
         if mirror.verdict == LOST:
             self._on_end(link, mirror)
         self._leave(mirror.run_id)

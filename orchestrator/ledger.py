@@ -339,6 +339,10 @@ class Ledger:
         """By path."""
         return self._select(ArtifactFact, "run_id = ? ORDER BY path", run_id)
 
+    def artifact(self, run_id: str, path: str) -> ArtifactFact | None:
+        where = "run_id = ? AND path = ?"
+        return next(iter(self._select(ArtifactFact, where, run_id, path)), None)
+
     def verdicts(self, workspace: str, category: str) -> tuple[VerdictFact, ...]:
         """By the time of grading."""
         return self._select(

@@ -61,12 +61,13 @@ def doctor(name: str, accept: str, as_json: bool) -> int:
     help="Ended runs younger than this stay.",
 )
 @click.option("--drop", is_flag=True, help="Remove what may go.")
+@click.option("--force", is_flag=True, help="Also runs of which it may have the only copy.")
 @accept_option
 @json_option
-def gc(name: str, keep_days: float, drop: bool, accept: str, as_json: bool) -> None:
+def gc(name: str, keep_days: float, drop: bool, force: bool, accept: str, as_json: bool) -> None:
     """What the VM's store holds, and what to drop.
 
-    NAME is a remote.
+    NAME is a remote. A run goes only when all it made is on this laptop.
 
     Example: train gc azure-k80 --drop
     """
@@ -75,7 +76,8 @@ def gc(name: str, keep_days: float, drop: bool, accept: str, as_json: bool) -> N
     from orchestrator.report import heap_json, heaps_table
 
     with Console() as console:
-        heaps = Machines.here(console, accept).tidy(name, keep_days=keep_days, drop=drop)
+        machines = Machines.here(console, accept)
+        heaps = machines.tidy(name, keep_days=keep_days, drop=drop, force=force)
     if as_json:
         print_json([heap_json(heap) for heap in heaps])
     else:

@@ -30,8 +30,13 @@ from orchestrator.remotes import (
     exists_already,
     pick_remote,
 )
+from orchestrator.shelf import Shelf
 from orchestrator.spec import Remote, Workspace
 from remote.protocol import Heap, Tidied, Tidy
+
+# How many are named of runs that stay, and of one run's files.
+_TOLD_RUNS = 20
+_TOLD_FILES = 5
 
 
 class Machines:
@@ -69,24 +74,28 @@ class Machines:
             )
         return checks
 
-    def tidy(self, name: str, *, keep_days: float, drop: bool) -> tuple[Heap, ...]:
-        """What a remote's store holds, and what went or could go."""
+    def tidy(
+        self, name: str, *, keep_days: float, drop: bool, force: bool = False
+    ) -> tuple[Heap, ...]:
+        """What a remote's store holds, and what went or could go.
+
+        Args:
+            force: also runs of which the VM may have the only copy; without it they are told.
+        """
         remote = find_remote(self._workspace, name)
         self._console.doing(f"asking {name}")
-        keep = self._runs_not_home(name)
-        if keep:
-            stay = "1 run stays: its" if len(keep) == 1 else f"{len(keep)} runs stay: their"
-            self._console.warn(f"{stay} outputs are not here yet (train pull)")
+        away = _away(name)
+        home = tuple(run_id for run_id, why in away.items() if not why)
         with open_link(remote, self._console.asker(), self._accept) as link:
-            return link.call(Tidy(keep_days, drop, keep), Tidied).heaps
-
-    def _runs_not_home(self, name: str) -> tuple[str, ...]:
-        """Runs on this remote, of any workspace here, whose outputs somebody may still want."""
-        return tuple(
-            mirror.run_id
-            for mirror in _mirrors_on(name)
-            if not (mirror.settled or mirror.is_known_unsent)
-        )
+            tidied = link.call(Tidy(keep_days, drop, None if force else home), Tidied)
+        for run_id in tidied.kept[:_TOLD_RUNS]:
+            why = away.get(run_id, "it is another laptop's, or was forgotten here")
+            self._console.warn(f"{run_id} stays: {why}")
+        if tidied.kept:
+            more = len(tidied.kept) - _TOLD_RUNS
+            and_more = f"{more} more runs stay; " if more > 0 else ""
+            self._console.warn(f"{and_more}to let such go, too: train gc {name} --drop --force")
+        return tidied.heaps
 
     def add(self, remote: Remote) -> tuple[str, str]:
         """Check the host key with the user, then remember the remote; the key's type and print.
@@ -198,6 +207,29 @@ def open_runs(name: str) -> tuple[str, ...]:
         for mirror in _mirrors_on(name)
         if not (mirror.ended or mirror.settled or mirror.is_known_unsent)
     )
+
+
+def _away(name: str) -> dict[str, str]:
+    """What each run on this remote, of any workspace here, made that is not here; empty where all
+    is, or where nobody wants it any more.
+    """
+    with Ledger.open(ledger_file()) as ledger:
+        return {mirror.run_id: _why_away(mirror, ledger) for mirror in _mirrors_on(name)}
+
+
+def _why_away(mirror: Mirror, ledger: Ledger) -> str:
+    if mirror.is_known_unsent:
+        return ""
+    if not mirror.settled:
+        return "its outputs are not here yet (train pull)"
+    shelf = Shelf(mirror.folder.parent.parent)
+    here = {fact.path for fact in ledger.artifacts(mirror.run_id) if shelf.find(fact.sha256)}
+    made = mirror.seen.report.artifacts if mirror.seen else ()
+    there = [ascii(artifact.path) for artifact in made if artifact.path not in here]
+    if not there:
+        return ""
+    more = f" and {len(there) - _TOLD_FILES} more" if len(there) > _TOLD_FILES else ""
+    return f"of {', '.join(there[:_TOLD_FILES])}{more} it has the only copy"
 
 
 def _mirrors_on(name: str) -> list[Mirror]:

@@ -303,7 +303,7 @@ def why_lost(seen: Seen) -> str:
     """What became of a lost run, told by the boot in which it last wrote."""
     state = seen.report.state
     if seen.gone:
-        return "the VM knows nothing of it any more; is it another machine now?"
+        return "the VM knows nothing of it any more: it was removed there, or it is another machine"
     if state is None:
         return "it was accepted but never started"
     why = printable(why_ended_unseen(state, seen.boot_id))

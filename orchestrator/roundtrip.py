@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.ahead import Ahead, LastSent, look_ahead
 from orchestrator.config import find_remote, load_workspace
-from orchestrator.declared import accept, is_home
+from orchestrator.declared import accept, is_home, unmade
 from orchestrator.errors import (
     AgentBroken,
     ConnectError,
@@ -286,9 +286,10 @@ class RoundTrip:
                 # One bad file never keeps the other runs from being followed and pulled.
                 self._troubles.note(trouble, [mirror])
         made = seen.report.artifacts
-        if not made and state is not None and state.state is State.SUCCEEDED:
-            wanted = ", ".join(request.outputs)
-            self.tell.warn(f"{mirror.run_id} made none of its outputs: {wanted}")
+        lacking = ", ".join(unmade(made, request.outputs))
+        if lacking and state is not None and state.state is State.SUCCEEDED:
+            how_much = "all of its outputs but" if made else "none of its outputs:"
+            self.tell.warn(f"{mirror.run_id} made {how_much} {lacking}")
         self._early.examine(self.exam, mirror)
 
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
@@ -311,8 +312,7 @@ class RoundTrip:
         # Another `train` may follow the same run; both would write to the same partial file.
         with alone(mirror.folder / "pulling"):
             path = pull(link, mirror.run_id, artifact, partial, shelf, self.tell)
-            known = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
-            if artifact.path not in known:
+            if self.ledger.artifact(mirror.run_id, artifact.path) is None:
                 now = datetime.now(UTC)
                 self.ledger.add(
                     ArtifactFact(

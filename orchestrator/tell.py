@@ -20,6 +20,9 @@ class Teller(Protocol):
     def log(self, job: str, data: bytes) -> None:
         """What a run wrote, as it came."""
 
+    def log_ends(self, job: str) -> None:
+        """Nothing more comes of it now, so that its last line is whole."""
+
 
 class Silence:
     """Tells nobody."""
@@ -34,4 +37,7 @@ class Silence:
         pass
 
     def log(self, job: str, data: bytes) -> None:
+        pass
+
+    def log_ends(self, job: str) -> None:
         pass

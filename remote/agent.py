@@ -276,7 +276,7 @@ class Agent:
     def _tidy(self, call: protocol.Tidy, body: bytes) -> _Answer:
         from remote.tidy import tidy
 
-        return tidy(self.store, call.keep_days, drop=call.drop, keep=call.keep), b""
+        return tidy(self.store, call.keep_days, drop=call.drop, home=call.home), b""
 
     def _refuse_os(self, error: OSError) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

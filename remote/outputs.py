@@ -26,8 +26,8 @@ def find_outputs(
     """The regular files in `tree` that the patterns name, hashed, sorted by path, each once.
 
     A pattern is a path, a glob, or a folder (then all files below it). Links are left out: what
-    they point to need not be the run's. What cannot be read, and what comes after the first LIMIT,
-    is left out with a word to `tell`.
+    they point to need not be the run's. Of what a pattern names itself, that it is a link or no
+    file; of what cannot be read, and of what comes after the first LIMIT, `tell` is told.
     """
 
     def unreadable(error: OSError) -> None:
@@ -37,7 +37,7 @@ def find_outputs(
     paths: Set[str] = set()
     for pattern in patterns:
         try:
-            paths.update(_matches(tree, pattern, unreadable))
+            paths.update(_matches(tree, pattern, unreadable, tell))
         except OSError as error:
             unreadable(error)
     if len(paths) > LIMIT:
@@ -51,11 +51,20 @@ def find_outputs(
     return tuple(found)
 
 
-def _matches(tree: Path, pattern: str, unreadable: Callable[[OSError], None]) -> Iterator[str]:
+def _matches(
+    tree: Path, pattern: str, unreadable: Callable[[OSError], None], tell: Tell
+) -> Iterator[str]:
     for found in _found(tree, pattern):
-        if found.is_symlink():
-            continue
-        if found.is_dir():
+        mode = found.lstat().st_mode
+        left_out = ""
+        if stat.S_ISLNK(mode) or _is_behind_link(tree, found):
+            left_out = "a link, or behind one"
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            left_out = "no file"
+        if left_out:
+            if found == tree / pattern:
+                tell(f"{pattern!r} is {left_out}, and is left out")
+        elif stat.S_ISDIR(mode):
             for folder, _, names in os.walk(str(found), onerror=unreadable):
                 for name in names:
                     yield from _plain(tree, Path(folder) / name)
@@ -64,8 +73,11 @@ def _matches(tree: Path, pattern: str, unreadable: Callable[[OSError], None]) ->
 
 
 def _found(tree: Path, pattern: str) -> List[Path]:
-    if os.path.lexists(tree / pattern):
+    try:
+        (tree / pattern).lstat()
         return [tree / pattern]  # its name may hold what a glob takes for its own
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     # Python 3.13 reads `**` inside a name like `*`, earlier ones refuse it.
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
     try:
@@ -76,14 +88,16 @@ def _found(tree: Path, pattern: str) -> List[Path]:
 
 def _plain(tree: Path, path: Path) -> Iterator[str]:
     relative = path.relative_to(tree).as_posix()
-    if any((tree / parent).is_symlink() for parent in Path(relative).parents):
-        return
     try:
         check_path(relative)
     except BadTree:
         return
     if stat.S_ISREG(path.lstat().st_mode):
         yield relative
+
+
+def _is_behind_link(tree: Path, path: Path) -> bool:
+    return any((tree / parent).is_symlink() for parent in path.relative_to(tree).parents)
 
 
 def _hash(tree: Path, relative: str) -> Artifact:

@@ -315,12 +315,13 @@ class Tidy(NamedTuple):
     they use. With `drop`, it goes.
 
     Attributes:
-        keep: ids of runs that stay however old they are: their outputs are not on the laptop yet.
+        home: ids of runs whose outputs are all on the laptop; the others stay however old they are.
+            None for all runs.
     """
 
     keep_days: float
     drop: bool = False
-    keep: Tuple[str, ...] = ()
+    home: Optional[Tuple[str, ...]] = None
 
 
 class Heap(NamedTuple):
@@ -334,7 +335,12 @@ class Heap(NamedTuple):
 
 
 class Tidied(NamedTuple):
+    """Attributes:
+    kept: ids of runs that are old enough to go and stay because they are not home.
+    """
+
     heaps: Tuple[Heap, ...]
+    kept: Tuple[str, ...] = ()
 
 
 class Done(NamedTuple):

@@ -12,7 +12,7 @@ from typing import List, NamedTuple, Optional, Tuple, Union
 
 from remote.gpu import Gpu, GpuTrouble, read_gpu_processes, read_gpus
 from remote.lock import holding, is_held, take
-from remote.runfolder import RunFolder, RunRequest
+from remote.runfolder import RunFolder, RunRequest, is_run_id
 from remote.store import Store
 
 
@@ -76,19 +76,19 @@ def try_slots(store: Store, request: RunRequest) -> Union[Slots, Waiting]:
         count = len(seen) if request.slots is None else request.slots
         if count:
             names = tuple(f"gpu{index}" for index in range(count))
-            return _take(store, names, request.gpus, seen)
-        return _take(store, ("cpu0",), 1, seen)
+            return _take(store, names, request.gpus, seen, request.run_id)
+        return _take(store, ("cpu0",), 1, seen, request.run_id)
 
 
 def _take(
-    store: Store, names: Tuple[str, ...], needed: int, seen: Tuple[Gpu, ...]
+    store: Store, names: Tuple[str, ...], needed: int, seen: Tuple[Gpu, ...], run_id: str
 ) -> Union[Slots, Waiting]:
     taken: List[Tuple[str, int]] = []
     busy: List[str] = []
     for name in names:
         descriptor = take(store.lock_path(name))
         if descriptor is None:
-            busy.append(f"{name} is taken by another run")
+            busy.append(f"waits for slot {name}, held by {_holder(store.lock_path(name))}")
             continue
         # Asked only now: on a slot of ours, the process would be our own run's.
         stranger = _stranger(name, seen)
@@ -98,6 +98,7 @@ def _take(
             continue
         taken.append((name, descriptor))
         if len(taken) == needed:
+            _sign(taken, run_id)
             indexes = None if names == ("cpu0",) else tuple(int(name[3:]) for name, _ in taken)
             return Slots(
                 tuple(name for name, _ in taken), indexes, tuple(held for _, held in taken)
@@ -105,6 +106,22 @@ def _take(
     for _, descriptor in taken:
         os.close(descriptor)
     return Waiting("; ".join(busy) or f"needs {needed} slots of {len(names)}")
+
+
+def _sign(taken: List[Tuple[str, int]], run_id: str) -> None:
+    """Say in the locks' files who holds them, for those who wait, unless the disk is full."""
+    for _, descriptor in taken:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, run_id.encode("ascii"), 0)
+        except OSError:
+            pass
+
+
+def _holder(lock: Path) -> str:
+    """The run that holds a slot; the file keeps its name after it, so ask only while it does."""
+    run_id = lock.read_bytes()[:200].decode("ascii", "replace")
+    return run_id if is_run_id(run_id) else "another run"
 
 
 def _stranger(slot: str, seen: Tuple[Gpu, ...]) -> str:

@@ -59,6 +59,10 @@ _CANCEL_GRACE_S = 10.0
 _NOTICE_S = 300.0
 
 
+class Removed(SystemExit):
+    """The run's folder is not there any more: there is nobody to tell and nothing to save."""
+
+
 class Stopped(Exception):
     """The run is to end now, and why.
 
@@ -86,7 +90,11 @@ class Supervisor:
         self.set_up_until = float("inf")
 
     def run(self) -> None:
-        """Take the run to a final state, whatever happens on the way; unless it is interrupted."""
+        """Take the run to a final state, whatever happens on the way; unless it is interrupted.
+
+        Raises:
+            Removed: its folder was; whatever ran has ended.
+        """
         signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             self._begin()
@@ -328,12 +336,23 @@ class Supervisor:
             try:
                 return replace_file(path, to_bytes(record))
             except OSError:
-                if not self.folder.path.exists():
-                    raise SystemExit(1) from None  # it was removed; nobody is left to tell
+                self._check_is_there()
                 # A full disk may be cleared; until then the old state stands and the lock is held.
                 time.sleep(_STATE_RETRY_S)
 
+    def _check_is_there(self) -> None:
+        """A run whose lock is not the one in its folder counts as dead: its slot may be given to
+        another, and the same run may be started again. So nothing of it may go on.
+        """
+        try:
+            is_ours = os.path.samestat(os.fstat(self.lock), self.folder.lock.stat())
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            raise Removed(1)
+
     def _check(self) -> None:
+        self._check_is_there()
         if self.folder.cancel.exists():
             raise Stopped(State.CANCELLED, _CANCELLED)
         if self.told_to_stop:

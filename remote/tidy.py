@@ -6,7 +6,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Callable, Collection, Iterable, Iterator, List, Set, Tuple, Union
+from typing import Callable, Collection, Iterable, Iterator, List, Optional, Set, Tuple, Union
 
 from remote import clock
 from remote.atomic import discard
@@ -22,10 +22,12 @@ _YOUNG_S = 24 * 3600.0
 _DIGEST = re.compile(r'"([0-9a-f]{64})"')
 
 
-def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = ()) -> Tidied:
+def tidy(
+    store: Store, keep_days: float, *, drop: bool, home: Optional[Collection[str]] = None
+) -> Tidied:
     """What is there and what could go; with `drop` it goes.
 
-    A run may go when it ended (or died) more than `keep_days` ago and its id is not in `keep`; a
+    A run may go when it ended (or died) more than `keep_days` ago and its id is in `home`; a
     tree or a data folder when no run that stays needs it and it was not used for a day; an
     environment when it was not used for a day, for `keep_days`, and since before the oldest run
     that lives; an agent when no laptop of its version came for a day and for `keep_days`; a content
@@ -37,7 +39,10 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
         now = time.time()
         runs = sorted(path for path in store.runs.iterdir() if path.is_dir())
         before_s = now - keep_days * 86400
-        old_runs = {p for p in runs if p.name not in keep and _may_go(RunFolder(p), before_s)}
+        old_runs = {path for path in runs if _may_go(RunFolder(path), before_s)}
+        kept = {p for p in old_runs if is_run_id(p.name)}
+        kept -= old_runs if home is None else {store.runs / run_id for run_id in home}
+        old_runs -= kept
         needed = _needed_trees([path for path in runs if path not in old_runs])
 
         snapshots = sorted((store.root / "snapshots").iterdir())
@@ -71,7 +76,9 @@ def tidy(store: Store, keep_days: float, *, drop: bool, keep: Collection[str] = 
                 for path in heap.droppable:
                     store.tick()
                     discard(path)
-        return Tidied(tuple(heap.report() for heap in heaps))
+        return Tidied(
+            tuple(heap.report() for heap in heaps), tuple(sorted(path.name for path in kept))
+        )
 
 
 class _Heap:

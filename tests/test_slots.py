@@ -94,7 +94,7 @@ def test_gpus_are_given_in_order_of_arrival(store: Store, programs: Path) -> Non
         second = got(try_slots(store, request("second")))
         assert (second.names, second.gpus) == (("gpu1",), (1,))
         drop_ticket(store, "second")
-        taken = Waiting("gpu0 is taken by another run; gpu1 is taken by another run")
+        taken = Waiting("waits for slot gpu0, held by first; waits for slot gpu1, held by second")
         assert try_slots(store, request("third")) == taken
         give_back(first)
         assert got(try_slots(store, request("third"))).gpus == (0,)
@@ -193,8 +193,16 @@ def test_our_own_runs_process_is_not_taken_for_a_strangers(store: Store, program
     has_gpus(programs, 1)
     ours = got(try_slots(store, request("ours")))
     has_gpus(programs, 1, busy=(0,))
-    assert try_slots(store, request("next")) == Waiting("gpu0 is taken by another run")
+    assert try_slots(store, request("next")) == Waiting("waits for slot gpu0, held by ours")
     give_back(ours)
+    # Of one who could not sign, as on a full disk, and of a run before it nothing is said.
+    for name in ("", "no/run"):
+        store.lock_path("gpu0").write_text(name)
+        held = take(store.lock_path("gpu0"))
+        assert held is not None
+        taken = Waiting("waits for slot gpu0, held by another run")
+        assert try_slots(store, request("next")) == taken
+        os.close(held)
 
 
 def test_two_gpus_are_given_together_or_not_at_all(store: Store, programs: Path) -> None:
@@ -221,7 +229,7 @@ def test_a_run_without_gpu_waits_for_nobody_and_sees_none(store: Store) -> None:
 def test_a_machine_without_gpus_has_one_slot(store: Store, slots: int | None) -> None:
     held = got(try_slots(store, request("run", gpus=2, slots=slots)))
     assert (held.names, held.gpus) == (("cpu0",), None)
-    waiting = Waiting("cpu0 is taken by another run")
+    waiting = Waiting("waits for slot cpu0, held by run")
     assert try_slots(store, request("next", slots=slots)) == waiting
     give_back(held)
 

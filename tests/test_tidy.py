@@ -216,7 +216,7 @@ def test_a_run_whose_outputs_are_not_on_the_laptop_stays_with_all_it_needs(
     wanted = add_run(store, "wanted", State.SUCCEEDED)
     pulled = add_run(store, "pulled", State.SUCCEEDED)
     later(30)
-    assert tidy(store, 7, drop=True, keep=("wanted", "unknown")).heaps
+    assert tidy(store, 7, drop=True, home=("pulled", "unknown")).kept == ("wanted",)
     assert wanted.path.exists()
     assert not pulled.path.exists()
     assert store.has_tree(DIGEST)

@@ -29,6 +29,11 @@ def chosen(points: Sequence[Point], few: int = _FEW) -> list[Point]:
     return [points[round(n * (len(points) - 1) / (count - 1))] for n in range(count)]
 
 
+def is_thorough() -> bool:
+    """Whether there is time for what is too slow or too large for `make test`."""
+    return _COUNT in os.environ
+
+
 def tell(fault: str, tried: int, holds: str) -> None:
     """Note what a sweep that held has tried."""
     report = os.environ.get(_REPORT)

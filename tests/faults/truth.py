@@ -53,7 +53,7 @@ class Scene:
 
     def lies_when_done(self) -> list[str]:
         """What must not be, either, when all has come home."""
-        return [*self.lies(), *self._left_over(), *self._unfinished()]
+        return [*self.lies(), *self.left_over(), *self._unfinished()]
 
     def _contents(self) -> Iterator[str]:
         for path in self.store.glob("objects/*/*"):
@@ -129,7 +129,7 @@ class Scene:
                 if not list(self.workspace.glob(f".train/models/{digest}/*")):
                     yield f"the ledger has {path} of {run_id}, but the shelf does not"
 
-    def _left_over(self) -> Iterator[str]:
+    def left_over(self) -> Iterator[str]:
         for path in self.workspace.glob(".train/runs/*/partial/*"):
             yield f"{path} was left behind"
         for path in self.store.glob("incoming/*"):
