@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cost import PricedRun
 from orchestrator.declared import is_home
-from orchestrator.errors import Interrupted, ModelDamaged, TrainshedError, UsageError
+from orchestrator.errors import Interrupted, ModelDamaged, TrainshedError, UsageError, unwritten
 from orchestrator.ledger import ArtifactFact, Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.money import priced_runs
@@ -48,7 +48,7 @@ class Troubles:
 
     Attributes:
         first: the one that the command ends with.
-        run_ids: of the runs it befell.
+        run_ids: of the runs it befell, where the same command again would not mend it.
     """
 
     def __init__(self, tell: Teller) -> None:
@@ -59,7 +59,8 @@ class Troubles:
     def note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
         self._tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
         self.first = self.first or trouble
-        self.run_ids |= {mirror.run_id for mirror in mirrors}
+        if not trouble.retryable:
+            self.run_ids |= {mirror.run_id for mirror in mirrors}
 
 
 def settle(
@@ -101,7 +102,7 @@ def settle(
         except (ModelDamaged, UsageError) as trouble:
             troubles.note(trouble, mine)
     for mirror in mirrors:
-        # With trouble it will not get better by itself: the same command is then a new run.
+        # With most trouble it will not get better by itself: the same command is then a new run.
         is_over = mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf)
         if mirror.ended and is_over:
             mirror.settle()
@@ -175,5 +176,5 @@ def _place_beside(exam: Exam, mirror: Mirror, fact: ArtifactFact, tell: Teller) 
     try:
         exam.shelf.place(fact.sha256, target)
     except OSError as error:
-        raise UsageError(f"{target} cannot be written", cause=str(error)) from error
+        raise unwritten(error, target) from error
     tell.step(f"{fact.path} is in {target.parent}")

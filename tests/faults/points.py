@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 Point = TypeVar("Point")
 
 # Set by `make faults`: how many points each sweep tries; else a few, so that the tests stay quick.
@@ -23,6 +25,10 @@ def chosen(points: Sequence[Point], few: int = _FEW) -> list[Point]:
     if count < 2:
         return list(points[:count])
     return [points[round(n * (len(points) - 1) / (count - 1))] for n in range(count)]
+
+
+# What takes too long for `make test`.
+slow = pytest.mark.skipif(_COUNT not in os.environ, reason="only in make faults")
 
 
 def tell(fault: str, tried: int, holds: str) -> None:
