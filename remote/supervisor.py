@@ -83,7 +83,9 @@ class Supervisor:
         except Stopped as stopped:
             ending = self.state._replace(state=stopped.state, reason=stopped.reason)
         except (SetupFailed, StoreTrouble) as failure:
-            ending = self.state._replace(state=State.SETUP_FAILED, reason=str(failure))
+            full = why_full(self.folder.path)  # by what pip has downloaded, for one
+            reason = f"{failure}; {_say_how(full)}" if full else str(failure)
+            ending = self.state._replace(state=State.SETUP_FAILED, reason=reason)
         except Exception as bug:  # noqa: BLE001  # the state must not stay `running` for ever
             ending = self._broken(bug)
         drop_ticket(self.store, self.request.run_id)
