@@ -328,7 +328,8 @@ def main(root: Path, package: bytes, ahead: bytes) -> None:
         sys.stdout.flush()
         os.dup2(sink.fileno(), 1)
         no = explain(error, root)
-        fail(no.code, f"cannot keep anything under {root}: {no.message}", no.fix)
+        fix = no.fix or "let its user write to the home folder there"
+        fail("store", f"cannot keep anything under {root}: {no.message}", fix)
     sink.write(MAGIC)
     try:
         agent.serve(ahead)
