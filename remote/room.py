@@ -13,6 +13,9 @@ from remote.atomic import temporary_beside
 _ASIDE = (".aside-0", ".aside-1")
 _ASIDE_BYTES = 32 * 2**10
 
+# With less than the one and more than the other it is files that a disk has no room for.
+_FEW_FILES, _SOME_BYTES = 64, 2**20
+
 
 def is_full(error: OSError) -> bool:
     """Whether it says that the disk, or this user's share of it, is used up."""
@@ -28,8 +31,10 @@ def say_full(error: OSError, folder: Path) -> str:
     if error.errno == errno.EDQUOT:
         return f"the quota for {folder} is used up"
     status = os.statvfs(str(folder if folder.exists() else folder.parent))
-    # Some file systems, such as btrfs, count no inodes.
-    if status.f_files and not status.f_favail:
+    # What was half made is gone again, and a few with it. btrfs counts no inodes; XFS has none left
+    # when the bytes are gone.
+    few = status.f_files and status.f_favail < _FEW_FILES
+    if few and status.f_bavail * status.f_frsize >= _SOME_BYTES:
         return f"no more files fit on the disk of {folder}, its inodes are used up"
     return f"no space left under {folder}"
 

@@ -94,14 +94,13 @@ class Supervisor:
     def _broken(self, error: Exception) -> RunState:
         """The end of a run that this machine, or a bug of ours, does not let go on."""
         if isinstance(error, OSError) and is_full(error):
-            # Half of it is of no use, and takes the room that its end needs.
-            if self.state.running_at is None:
-                with suppress(OSError):
-                    discard(self.folder.tree)
-            state = State.FAILED if self.state.running_at else State.SETUP_FAILED
-            return self.state._replace(
-                state=state, reason=_say_how(say_full(error, self.store.root))
-            )
+            reason = _say_how(say_full(error, self.store.root))
+            if self.state.running_at is not None:
+                return self.state._replace(state=State.FAILED, reason=reason)
+            # Half of it is of no use, and takes room.
+            with suppress(OSError):
+                discard(self.folder.tree)
+            return self.state._replace(state=State.SETUP_FAILED, reason=reason)
         self.say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         return self.state._replace(state=State.FAILED, reason=f"the supervisor failed: {error!r}")
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.events import run_events
 from orchestrator.ledger import Reporter
-from orchestrator.mirror import LOST, Seen
+from orchestrator.mirror import LOST, Seen, age
 from remote.protocol import RunReport
 from remote.runfolder import RunState, State
 
@@ -84,3 +84,7 @@ def test_what_the_laptop_concludes_is_marked_as_its_own() -> None:
 
     assert (lost.state, lost.source) == (LOST, Reporter.LAPTOP)
     assert lost.reason
+
+
+def test_a_report_from_the_future_came_now() -> None:
+    assert age(seen(None)._replace(at="2999-01-01T00:00:00.000000Z")) == 0
