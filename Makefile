@@ -43,9 +43,12 @@ setup: .venv/installed
 	  --constraint requirements.lock --config-settings editable_mode=compat --editable '.[grade,practice,aws,gcp,dev]'
 	@touch $@
 
-# The tests need a real OpenSSH server to start on loopback; no system service is touched.
+# The tests need a real OpenSSH server to start on loopback; no system service is touched. Those of
+# faults need a clock that can be put wrong, and a file system with quotas.
 openssh:
 	@.ci/need sshd openssh-server "so the tests over OpenSSH are skipped"
+	@.ci/need faketime faketime "so the tests of wrong clocks are skipped"
+	@.ci/need mkfs.btrfs btrfs-progs "so the tests of quotas are skipped"
 
 # What CI installs, to the version; made anew from what pip resolves today.
 lock:

@@ -14,14 +14,14 @@ from typing import NoReturn
 import click
 
 from orchestrator.commands import app
-from orchestrator.errors import Interrupted, TrainshedError, UsageError
+from orchestrator.errors import FULL, Interrupted, TrainshedError, UsageError, unwritten
 from orchestrator.machinecommands import doctor, gc, remote
 from orchestrator.moneycommands import down, prices, session, up
 
 EXIT_BUG = 70
 
 # What a write to a file or a terminal that takes nothing more ends with.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_FULL = (*FULL, errno.EIO)
 
 for _command in (up, down, session, prices, doctor, gc, remote):
     app.add_command(_command)
@@ -44,6 +44,8 @@ def main() -> NoReturn:
     # Looking for garbage among what is just being imported takes an eighth of a short command's
     # time, and taking the interpreter apart at its end another: the system frees it all anyway.
     set_threshold(100_000)
+    # Nothing that we make is for all to write.
+    os.umask(os.umask(0) | 0o002)
     code = run_command()
     try:
         if sys.stdout is not None:
@@ -114,8 +116,7 @@ def _told(error: Exception) -> TrainshedError | None:
     if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
         return _unwritten(error)
     if isinstance(error, OSError) and error.filename is not None:
-        reason = (error.strerror or str(error)).lower()
-        told = UsageError(f"{error.filename}: {reason}")
+        told = unwritten(error, error.filename)
         told.__cause__ = error.__cause__
         return told
     return None

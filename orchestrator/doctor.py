@@ -171,12 +171,9 @@ def how_to_set(remote: Remote, file: Path | None, *keys: str) -> str:
 def check_machine(remote: Remote, examined: Examined, file: Path | None = None) -> Iterator[Check]:
     """What the agent saw, judged. No I/O."""
     if examined.store_writable:
-        yield Check(
-            "store",
-            Mark.FAIL,
-            printable(examined.store_writable),
-            f"make room (train gc {remote.name}), or let its user write to the home folder there",
-        )
+        fix = f"make room (train gc {remote.name}), or let its user write to the home folder there"
+        told = printable(examined.store_fix).replace("NAME", remote.name)
+        yield Check("store", Mark.FAIL, printable(examined.store_writable), told or fix)
     drivers = [printable(gpu) for gpu in examined.driver_gpus]
     if examined.driver_trouble:
         found = printable(examined.driver_trouble)

@@ -3,6 +3,7 @@
 TrainshedError
 +-- UsageError              2   options, names or arguments are wrong; nothing was done
 |   +-- ConfigError         2   a file is wrong: says file, line, expected and found
+|   +-- LaptopFull          2   this laptop's disk is full; once there is room, safe to repeat
 +-- ConnectError            3   never got through
 |   +-- HostKeyUnknown      3   a machine seen for the first time, and nobody to ask
 |   +-- HostKeyChanged      3   not the machine we knew
@@ -24,9 +25,13 @@ TrainshedError
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 from orchestrator.printable import printable
+
+# What the system says where a disk, or a user's share of it, is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TrainshedError(Exception):
@@ -63,6 +68,21 @@ class TrainshedError(Exception):
         return "\n".join(printable(line) for line in "\n".join(lines).split("\n"))
 
 
+def unwritten(error: OSError, what: object) -> UsageError:
+    """What to tell of something on this laptop that could not be written."""
+    if error.errno in FULL:
+        return LaptopFull(
+            f"no space left for {what}",
+            fix="make room on that disk of this laptop; the same command then goes on",
+        )
+    if error.errno == errno.EROFS:
+        return UsageError(
+            f"{what} cannot be written, its disk is read-only",
+            fix="mount it for writing, or work in a copy of the folder elsewhere",
+        )
+    return UsageError(f"{what}: {(error.strerror or str(error)).lower()}")
+
+
 def _say(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         # Without the number, which Python puts before it.
@@ -77,6 +97,10 @@ class UsageError(TrainshedError):
 
 class ConfigError(UsageError):
     pass
+
+
+class LaptopFull(UsageError):
+    retryable = True
 
 
 class ConnectError(TrainshedError):

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import LedgerError
+from orchestrator.errors import FULL, LedgerError
 
 Pairs = tuple[tuple[str, str], ...]
 """Names and values."""
@@ -206,9 +206,9 @@ def connect(path: Path, steps: Sequence[Step] = STEPS) -> sqlite3.Connection:
             # the same mode.
             path.touch(mode=0o600)
     except OSError as error:
-        raise LedgerError(
-            f"cannot make the ledger {path}", fix=f"make {path.parent} a folder you can write to"
-        ) from error
+        is_full = error.errno in FULL
+        fix = "free some disk space" if is_full else f"make {path.parent} a folder you can write to"
+        raise LedgerError(f"cannot make the ledger {path}", fix=fix) from error
     with translated(path):
         # The absolute path, because SQLite takes the bare name ":memory:" for no file at all.
         connection = sqlite3.connect(path.absolute(), timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -332,6 +332,7 @@ def translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
                 message = f"the ledger {path} cannot be written"
                 fix = f"make the file and the folder {path.parent} writable for you"
+                fix += ", or free some disk space, if no more files fit there"
             case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
                 message, fix = f"no room for the ledger {path}", "free some disk space"
             case sqlite3.SQLITE_CONSTRAINT:

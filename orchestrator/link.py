@@ -325,7 +325,8 @@ class Link:
             f"{self.name}: {printable(no.message)}",
             code=printable(no.code),
             cause=printable_lines(no.trace),
-            fix=printable(no.fix),
+            # It does not know what it is called here.
+            fix=printable(no.fix).replace("NAME", self.name),
         )
 
 

@@ -29,7 +29,7 @@ from orchestrator.printable import printable
 from orchestrator.spec import find_model
 from orchestrator.tell import Teller
 from remote import clock
-from remote.atomic import replace_file, sync_folder
+from remote.atomic import naming, replace_file, sync_folder
 from remote.protocol import Offsets, Piece, RunReport
 from remote.record import Malformed, from_bytes, to_bytes
 from remote.runfolder import RunRequest, RunState, State, is_run_id
@@ -116,7 +116,8 @@ class Mirror:
 
     def take_on(self, token: str) -> None:
         """From now on it is the business of the command with this token."""
-        (self.folder / "command").write_text(token)
+        with naming(self.folder / "command"):
+            (self.folder / "command").write_text(token)
 
     def is_taken_on_by(self, token: str) -> bool:
         try:
@@ -139,8 +140,9 @@ class Mirror:
         file = _FILES.get(piece.name)
         if file is None or not 0 <= piece.offset <= _size(self.folder / file):
             raise AgentBroken(f"a piece of {self.run_id} that was not asked for")
-        (self.folder / file).touch()
-        with (self.folder / file).open("r+b") as copy:
+        path = self.folder / file
+        path.touch()
+        with naming(path), path.open("r+b") as copy:
             copy.seek(piece.offset)
             copy.write(data)
 
@@ -316,8 +318,8 @@ def restarted_text(state: RunState | None) -> str:
 
 
 def age(seen: Seen) -> float:
-    """Seconds since the report came."""
-    return (datetime.now(UTC) - clock.parse(seen.at)).total_seconds()
+    """Seconds since the report came; 0 if this laptop's clock was put back since."""
+    return max(0.0, (datetime.now(UTC) - clock.parse(seen.at)).total_seconds())
 
 
 def _size(path: Path) -> int:

@@ -11,13 +11,14 @@ from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from orchestrator.errors import AgentBroken, ModelDamaged, UsageError
+from orchestrator.errors import AgentBroken, LaptopFull, ModelDamaged
 from orchestrator.lanes import Piece, Work
 from orchestrator.link import Call, Link
 from orchestrator.printable import printable
 from orchestrator.shelf import Shelf
 from orchestrator.size import format_size
 from orchestrator.tell import Teller
+from remote.atomic import naming
 from remote.parts import discard_parts, find_parts, gaps, new_part, write_all
 from remote.protocol import CHUNK_BYTES, Fetch, Span
 from remote.runfolder import Artifact
@@ -37,7 +38,7 @@ def pull(
 
     Raises:
         ModelDamaged: the bytes do not have the VM's sha256; they are thrown away.
-        UsageError: it does not fit on this laptop's disk.
+        LaptopFull: it does not fit on this laptop's disk.
         ConnectionLost: what came is kept.
     """
     known = shelf.find(artifact.sha256)
@@ -47,7 +48,7 @@ def pull(
     path = partial / artifact.sha256
     path.touch()
     # In place, not appended: two who pull the same file write the same bytes there.
-    with path.open("r+b", buffering=0) as file:
+    with naming(path), path.open("r+b", buffering=0) as file:
         incoming = _Incoming(file, path, artifact.size_bytes)
         _check_space(partial, artifact, incoming.missing_bytes)
         name = printable(artifact.path)
@@ -202,8 +203,8 @@ class _Incoming:
 def _check_space(folder: Path, artifact: Artifact, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UsageError(
+        raise LaptopFull(
             f"{printable(artifact.path)} does not fit on this laptop's disk",
             cause=f"it needs {format_size(needed)} more, {format_size(free)} are free",
-            fix="free some space, then: train pull",
+            fix="free some space, then: train pull, or the same command again",
         )

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _SUBMIT_RETRY_LIMIT_S = 20.0
 # With these words the VM refuses all of a submission before it starts any of it.
-_NOTHING_STARTED = ("bad-request", "no-gpu")
+_NOTHING_STARTED = ("bad-request", "no-gpu", "no-locks")
 
 
 class Connect(Protocol):

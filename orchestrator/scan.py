@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from orchestrator.hashing import Changing, Progress, read_known
 from orchestrator.ignore import Ignore, Verdict
 from orchestrator.statcache import StatCache
 from remote.tree import FILE, LINK, BadTree, Entry, Tree, check_path, link_leaves
+
+# Python reads names as UTF-8 unless it was told otherwise, by a Latin-1 locale for one; then they
+# are not what they look like.  Source: PEP 538, PEP 540.
+_READS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,9 @@ class _Walk:
 
     def _take(self, entry: os.DirEntry[str], path: str, verdict: Verdict) -> None:
         inside = path[len(self._below) + 1 :] if self._below else path
+        if not _READS_UTF8 and not path.isascii():
+            self._refuse(path, "this Python does not read names as UTF-8: export PYTHONUTF8=1")
+            return
         try:
             check_path(inside)
             path.encode()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cost import PricedRun
 from orchestrator.declared import is_home
-from orchestrator.errors import Interrupted, ModelDamaged, TrainshedError, UsageError
+from orchestrator.errors import Interrupted, ModelDamaged, TrainshedError, UsageError, unwritten
 from orchestrator.ledger import ArtifactFact, Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.money import priced_runs
@@ -55,7 +55,7 @@ class Troubles:
 
     Attributes:
         first: the one that the command ends with.
-        run_ids: of the runs it befell.
+        run_ids: of the runs it befell, where the same command again would not mend it.
     """
 
     def __init__(self, tell: Teller) -> None:
@@ -66,7 +66,8 @@ class Troubles:
     def note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
         self._tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
         self.first = self.first or trouble
-        self.run_ids |= {mirror.run_id for mirror in mirrors}
+        if not trouble.retryable:
+            self.run_ids |= {mirror.run_id for mirror in mirrors}
 
 
 def settle(
@@ -125,7 +126,7 @@ def settle(
             mirror
             for mirror in mirrors
             if mirror.ended
-            # With trouble it will not get better by itself: the same command is then a new run.
+            # Most trouble does not go by itself: the same command is then a new run.
             and (mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf))
         ),
     )
@@ -184,5 +185,5 @@ def _place_beside(exam: Exam, mirror: Mirror, fact: ArtifactFact, tell: Teller) 
     try:
         exam.shelf.place(fact.sha256, target)
     except OSError as error:
-        raise UsageError(f"{target} cannot be written", cause=str(error)) from error
+        raise unwritten(error, target) from error
     tell.step(f"{fact.path} is in {target.parent}")

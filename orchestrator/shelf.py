@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from orchestrator.errors import ModelDamaged
-from remote.atomic import sync_folder, temporary_beside
+from remote.atomic import naming, sync_folder, temporary_beside
 from remote.protocol import CHUNK_BYTES
 
 
@@ -44,7 +44,7 @@ class Shelf:
         self.folder.mkdir(parents=True, exist_ok=True)
         copy = temporary_beside(self.folder / "x")
         try:
-            sha256 = _copy(path, copy)
+            sha256 = _copy(path, copy, self.folder)
             self.keep(copy, sha256, path.name)
         finally:
             copy.unlink(missing_ok=True)
@@ -64,10 +64,11 @@ class Shelf:
         try:
             if self._verified.get(kept) == _stamp(kept):
                 # Not again what this process has just done: it is most of what placing takes.
-                shutil.copyfile(kept, copy)
-                with copy.open("r+b") as file:
-                    os.fsync(file.fileno())
-            elif (found := _copy(kept, copy)) != sha256:
+                with naming(target):
+                    shutil.copyfile(kept, copy)
+                    with copy.open("r+b") as file:
+                        os.fsync(file.fileno())
+            elif (found := _copy(kept, copy, target)) != sha256:
                 raise ModelDamaged(
                     f"{kept} was changed on this laptop",
                     cause=f"its sha256 is now {found}",
@@ -94,9 +95,10 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy(source: Path, target: Path, name: Path) -> str:
+    """Returns the sha256; `name` is what the user knows the target by."""
     digest = hashlib.sha256()
-    with source.open("rb") as reading, target.open("wb") as writing:
+    with source.open("rb") as reading, naming(name), target.open("wb") as writing:
         while block := reading.read(CHUNK_BYTES):
             digest.update(block)
             writing.write(block)

@@ -7,7 +7,6 @@ imported when they do, since each connection waits for the imports.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import pwd
@@ -44,6 +43,7 @@ from remote.tree import (
     encode_tree,
     is_digest,
 )
+from remote.trouble import explain
 from remote.wanted import pack_wanted
 
 # A laptop that has said nothing for so long is gone, even where the system has not noticed.
@@ -279,13 +279,10 @@ class Agent:
         return tidy(self.store, call.keep_days, drop=call.drop, home=call.home), b""
 
     def _refuse_os(self, error: OSError) -> None:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fix = "free some: train gc NAME, or remove files of yours"
-            self.refuse("disk-full", f"no space left under {self.store.root}", fix)
-        elif isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
             raise error
-        else:
-            self.refuse("system", f"{error.strerror or error}: {error.filename or ''}")
+        no = explain(error, self.store.root)
+        self.refuse(no.code, no.message, no.fix)
 
 
 def _checked(objects: Tuple[protocol.Lacking, ...]) -> Tuple[protocol.Lacking, ...]:
@@ -321,6 +318,8 @@ def main(root: Path, package: bytes, ahead: bytes) -> None:
     Args:
         ahead: calls that came before we were there.
     """
+    # Nothing that we make is for all to write; in the runs that we start, too.
+    os.umask(os.umask(0) | 0o002)
     # Whatever a library prints must not fall between the frames.
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -329,8 +328,9 @@ def main(root: Path, package: bytes, ahead: bytes) -> None:
     except OSError as error:
         sys.stdout.flush()
         os.dup2(sink.fileno(), 1)
-        reason = f"cannot keep anything under {root}: {error.strerror}"
-        fail("store", reason, "make the home folder writable, or free disk space")
+        no = explain(error, root)
+        fix = no.fix or "let its user write to the home folder there"
+        fail("store", f"cannot keep anything under {root}: {no.message}", fix)
     sink.write(MAGIC)
     try:
         agent.serve(ahead)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 
 def temporary_beside(path: Path) -> Path:
@@ -15,6 +17,18 @@ def temporary_beside(path: Path) -> Path:
     of the name it stands for, which may already be as long as a name can be.
     """
     return path.with_name(f".tmp-{secrets.token_hex(8)}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError in the block be about `path`: that of a write names no file, and that of a
+    temporary file one that nobody knows.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -30,11 +44,12 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink() if temporary.exists() else None
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from remote.environment import SetupFailed, environment_python, find_python
 from remote.gpu import GpuTrouble, read_gpus
 from remote.protocol import Examine, Examined
 from remote.store import Store
+from remote.trouble import explain
 
 # Importing TensorFlow took 5 s on a laptop's SSD and minutes on a cold network disk.
 _FRAMEWORK_LIMIT_S = 180.0
@@ -35,19 +37,22 @@ print("\\n{_ANSWER}" + json.dumps([name, gpus]))
 def examine(store: Store, call: Examine) -> Examined:
     """Look at the machine; every trouble is told, none is raised."""
     driver, driver_trouble = _driver()
+    unusable, store_fix = _unusable(store)
     python, framework, trouble = "", "", ""
     gpus: Tuple[str, ...] = ()
     try:
         python = find_python(call.python)
         if call.requirements:
             python = environment_python(store, python, call.requirements.encode()) or python
-        if call.framework:
+        if unusable:
+            trouble = "not asked, because the store cannot be used"
+        elif call.framework:
             framework, gpus, trouble = _framework(store, python)
     except SetupFailed as error:
         trouble = str(error)
     except OSError as error:
         trouble = f"{python} cannot be executed: {error.strerror}"
-    return Examined(python, driver, driver_trouble, framework, gpus, trouble, _writable(store))
+    return Examined(python, driver, driver_trouble, framework, gpus, trouble, unusable, store_fix)
 
 
 def _driver() -> Tuple[Tuple[str, ...], str]:
@@ -59,7 +64,9 @@ def _driver() -> Tuple[Tuple[str, ...], str]:
 
 
 def _framework(store: Store, python: str) -> Tuple[str, Tuple[str, ...], str]:
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # Not in /tmp, which may be tiny; what is wrong with this folder is told anyway.
+    folder = str(store.root)
+    with tempfile.TemporaryFile(dir=folder) as out, tempfile.TemporaryFile(dir=folder) as err:
         process = subprocess.Popen(
             [python, "-c", _QUESTION], stdin=subprocess.DEVNULL, stdout=out, stderr=err
         )
@@ -85,11 +92,16 @@ def _framework(store: Store, python: str) -> Tuple[str, Tuple[str, ...], str]:
     return str(name), tuple(map(str, gpus)), ""
 
 
-def _writable(store: Store) -> str:
-    """What keeps the store from being written to; empty if nothing does."""
+def _unusable(store: Store) -> Tuple[str, str]:
+    """What keeps the store from being used, and what would mend it; empty if nothing does."""
     try:
         with tempfile.NamedTemporaryFile(dir=str(store.root)) as file:
             file.write(b"x" * 4096)
+            file.flush()
+            os.chmod(file.name, 0o444)  # noqa: PTH101  # as every content is
+        with store.untidied():
+            pass
     except OSError as error:
-        return str(error)
-    return ""
+        no = explain(error, store.root)
+        return no.message, no.fix
+    return "", ""

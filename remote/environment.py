@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import BinaryIO, Callable, Sequence
 
-from remote.atomic import discard
+from remote.atomic import discard, temporary_beside
 from remote.lock import holding
 from remote.store import Store
 
@@ -89,16 +89,30 @@ def ensure_environment(
             log.flush()
             wanted = store.root / "envs" / f"{digest}.txt"
             wanted.write_bytes(requirements)
-            _step([python, "-m", "venv", str(folder)], lock, log, pause)
             install = [str(interpreter), "-m", "pip", "install", "--no-input", "-r", str(wanted)]
-            _step(install, lock, log, pause)
+            # Where the result goes there is room for a framework; /tmp may be tiny, or noexec,
+            # where nothing can be built.
+            scratch = temporary_beside(folder)
+            scratch.mkdir(mode=0o700)
+            try:
+                _step([python, "-m", "venv", str(folder)], lock, log, pause, scratch)
+                _step(install, lock, log, pause, scratch)
+            finally:
+                discard(scratch)
             os.sync()  # after a power cut, `.complete` must not be all that there is
             (folder / _COMPLETE).touch()
     return str(interpreter)
 
 
-def _step(command: Sequence[str], lock: int, log: BinaryIO, pause: Callable[[], None]) -> None:
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off"}
+def _step(
+    command: Sequence[str], lock: int, log: BinaryIO, pause: Callable[[], None], scratch: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_PROGRESS_BAR": "off",
+        "TMPDIR": str(scratch),
+    }
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -299,6 +299,8 @@ class Examined(NamedTuple):
     driver_gpus: as nvidia-smi names them; driver_trouble says why it could not.
     framework: its name and version, empty where it is not installed.
     framework_gpus: as TensorFlow lists them.
+    store_writable: what keeps the store from being used, and store_fix what would mend that, as
+        in a refusal; both are empty if nothing does, and the second where nobody knows.
     """
 
     python: str
@@ -308,6 +310,7 @@ class Examined(NamedTuple):
     framework_gpus: Tuple[str, ...]
     framework_trouble: str
     store_writable: str
+    store_fix: str = ""
 
 
 class Tidy(NamedTuple):

@@ -24,6 +24,7 @@ from remote.protocol import (
 )
 from remote.record import Malformed, from_bytes, to_bytes
 from remote.restart import count_restart, may_restart
+from remote.room import set_aside
 from remote.runfolder import (
     Artifacts,
     RunFolder,
@@ -115,7 +116,9 @@ def open_artifact(store: Store, run_id: str, path: str) -> Tuple[BinaryIO, int]:
     if path not in sizes:
         raise Refusal("no-artifact", f"{run_id} has no output {path!r}")
     try:
-        return (folder.tree / path).open("rb"), sizes[path]
+        # As bytes, because names are UTF-8, whatever this machine's locale says.
+        name = os.path.join(os.fsencode(folder.tree), path.encode())  # noqa: PTH118
+        return open(name, "rb"), sizes[path]  # noqa: PTH123
     except FileNotFoundError:
         raise Refusal("no-artifact", f"{path!r} of {run_id} was removed on the VM") from None
 
@@ -223,6 +226,7 @@ def _make_folder(store: Store, folder: RunFolder, request: RunRequest, package: 
     try:
         replace_file(temporary.package, package)
         replace_file(temporary.request, to_bytes(request))
+        set_aside(temporary.path)
         temporary.path.rename(folder.path)
     except OSError:
         shutil.rmtree(temporary.path, ignore_errors=True)
@@ -236,7 +240,8 @@ def _spawn(folder: RunFolder, lock: int) -> None:
     """Start the supervisor with the lock in its hands: there is no moment without a holder."""
     with (folder.path / "supervisor.log").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, str(folder.package), str(folder.path), str(lock)],
+            # The names of a tree are UTF-8, whatever this machine's locale says.
+            [sys.executable, "-X", "utf8", str(folder.package), str(folder.path), str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

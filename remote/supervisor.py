@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -31,6 +32,7 @@ from remote.processes import (
 )
 from remote.record import from_bytes, to_bytes
 from remote.restart import first_state, has_run, may_restart, ran_before_s
+from remote.room import give_back, is_full, say_full, why_full
 from remote.runfolder import (
     Artifact,
     Artifacts,
@@ -109,17 +111,29 @@ class Supervisor:
         except Stopped as stopped:
             ending = self.state._replace(state=stopped.state, reason=stopped.reason)
         except (SetupFailed, StoreTrouble) as failure:
-            ending = self.state._replace(state=State.SETUP_FAILED, reason=str(failure))
+            full = why_full(self.folder.path)  # by what pip has downloaded, for one
+            reason = f"{failure}; {_say_how(full)}" if full else str(failure)
+            ending = self.state._replace(state=State.SETUP_FAILED, reason=reason)
         except Exception as bug:  # noqa: BLE001  # the state must not stay `running` for ever
-            self.say(traceback.format_exc())
-            ending = self.state._replace(
-                state=State.FAILED, reason=f"the supervisor failed: {bug!r}"
-            )
+            ending = self._broken(bug)
         drop_ticket(self.store, self.request.run_id)
         if ending.state.final:
             self._finish(ending)
         else:
             self._leave(ending)
+
+    def _broken(self, error: Exception) -> RunState:
+        """The end of a run that this machine, or a bug of ours, does not let go on."""
+        if isinstance(error, OSError) and is_full(error):
+            reason = _say_how(say_full(error, self.store.root))
+            if self.state.running_at is not None:
+                return self.state._replace(state=State.FAILED, reason=reason)
+            # Half of it is of no use, and takes room.
+            with suppress(OSError):
+                discard(self.folder.tree)
+            return self.state._replace(state=State.SETUP_FAILED, reason=reason)
+        self.say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        return self.state._replace(state=State.FAILED, reason=f"the supervisor failed: {error!r}")
 
     def pause(self) -> None:
         """A short wait that ends the run when that was asked for meanwhile."""
@@ -163,7 +177,8 @@ class Supervisor:
 
     def _wait_on(self, waiting: Waiting) -> None:
         if waiting.reason != self.state.reason:
-            self._enter(self.state._replace(reason=waiting.reason))
+            with suppress(OSError):  # a full disk; there may be room when it is its turn
+                self._enter(self.state._replace(reason=waiting.reason))
         end = time.monotonic() + _QUEUE_POLL_S
         while time.monotonic() < end:
             self.pause()
@@ -220,6 +235,8 @@ class Supervisor:
         if reason is None and code == 0:
             state = State.SUCCEEDED
         why = reason.reason if reason else _explain(number)
+        if state is State.FAILED and not why and (full := why_full(self.folder.path)):
+            why = _say_how(full)
         return self.state._replace(state=state, exit_code=code, signal=number, reason=why)
 
     def _watch_over(self, process: subprocess.Popen[bytes]) -> Optional[Stopped]:
@@ -312,8 +329,9 @@ class Supervisor:
             more = f", and {len(troubles) - 1} more: see the log" if len(troubles) > 1 else ""
             reasons = [ending.reason] if ending.reason else []
             ending = ending._replace(reason="; ".join([*reasons, troubles[0] + more]))
-        self._record(self.folder.artifacts, Artifacts(outputs))
+        self._record(self.folder.artifacts, Artifacts(outputs), at_last=True)
         self._enter(ending._replace(ended_at=clock.now()))
+        give_back(self.folder.path)
 
     def _leave(self, interrupted: RunState) -> None:
         """Without a final state and without a supervisor a run is one to be restarted."""
@@ -328,17 +346,26 @@ class Supervisor:
             time.sleep(_POLL_S)
 
     def _enter(self, state: RunState) -> None:
-        self._record(self.folder.state, state)
+        self._record(self.folder.state, state, at_last=state.state.final)
         self.state = state
 
-    def _record(self, path: Path, record: object) -> None:
+    def _record(self, path: Path, record: object, *, at_last: bool = False) -> None:
+        """Args:
+        at_last: these are the run's last words, which have all the time there is.
+
+        Raises:
+            OSError: no room for other words.
+        """
         while True:
             try:
                 return replace_file(path, to_bytes(record))
             except OSError:
                 self._check_is_there()
+                if not at_last:
+                    raise
                 # A full disk may be cleared; until then the old state stands and the lock is held.
-                time.sleep(_STATE_RETRY_S)
+                if not give_back(self.folder.path):
+                    time.sleep(_STATE_RETRY_S)
 
     def _check_is_there(self) -> None:
         """A run whose lock is not the one in its folder counts as dead: its slot may be given to
@@ -368,6 +395,10 @@ class Supervisor:
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         self.told_to_stop = True
+
+
+def _say_how(full: str) -> str:
+    return f"{full}; train gc tells what could go"
 
 
 def _ending(returncode: int) -> Tuple[Optional[int], Optional[int]]:

@@ -320,3 +320,13 @@ def test_the_doctor_tells_of_an_interpreter_that_is_none(store: Store, tmp_path:
     for requirements in ["", "x"]:
         found = examine(store, Examine(str(text), requirements=requirements))
         assert found.framework_trouble == f"{text} cannot be executed: Exec format error"
+
+
+def test_what_pip_downloads_and_builds_is_not_in_tmp(
+    store: Store, stand_in: StandIn, tmp_path: Path
+) -> None:
+    stand_in.pip.write_text(f'touch "$TMPDIR/a build" && echo "$TMPDIR" > \'{tmp_path}/where\'')
+    ensure(store, stand_in.path, tmp_path / "log")
+    where = Path((tmp_path / "where").read_text().strip())
+    assert where.parent == store.root / "envs"
+    assert not where.exists()

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.events import run_events
 from orchestrator.ledger import Reporter
-from orchestrator.mirror import LOST, Seen
+from orchestrator.mirror import LOST, Seen, age
 from remote.protocol import RunReport
 from remote.runfolder import Attempt, RunState, State
 
@@ -109,3 +109,7 @@ def test_a_run_that_was_restarted_stood_still_between_its_attempts() -> None:
         "interrupted-3": at(40),
     }
     assert on.keys() - still.keys() == {"resumed-3"}
+
+
+def test_a_report_from_the_future_came_now() -> None:
+    assert age(seen(None)._replace(at="2999-01-01T00:00:00.000000Z")) == 0

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 FINAL = {"succeeded", "failed", "cancelled", "timed-out", "setup-failed"}
@@ -115,10 +117,19 @@ class Scene:
     def _ledger(self) -> Iterator[str]:
         if not self.ledger.exists():
             return
-        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as ledger:
+        # Elsewhere: SQLite writes beside what it reads, and the disk may be full or read-only.
+        with TemporaryDirectory() as elsewhere:
+            for path in self.ledger.parent.glob(f"{self.ledger.name}*"):
+                shutil.copy(path, elsewhere)
+            yield from self._facts(Path(elsewhere) / self.ledger.name)
+
+    def _facts(self, copy: Path) -> Iterator[str]:
+        with closing(sqlite3.connect(copy)) as ledger:
             for (said,) in ledger.execute("PRAGMA integrity_check"):
                 if said != "ok":
                     yield f"the ledger is damaged: {said}"
+            if not next(ledger.execute("PRAGMA user_version"))[0]:
+                return  # it was being made
             ends = "SELECT run_id, count(*) FROM run_event WHERE state IN ({}) GROUP BY run_id"
             marks = ",".join(f"'{state}'" for state in sorted(FINAL))
             for run_id, count in ledger.execute(ends.format(marks)):
