@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.ledger import Reporter, RunEvent
 from orchestrator.mirror import LOST, Seen, opinion, why_lost
+from orchestrator.printable import printable
 from remote import clock
 from remote.runfolder import RunState, State
 
@@ -46,7 +47,7 @@ def run_events(
                 Reporter.VM,
                 exit_code=state.exit_code if name.final else None,
                 signal=state.signal if name.final else None,
-                reason=state.reason if name.final else "",
+                reason=printable(state.reason) if name.final else "",
             )
             for name, at in _moments(state)
             if at is not None
