@@ -55,6 +55,8 @@ lock:
 
 # What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.
 faults: setup openssh
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet atheris || \
+	  echo "atheris cannot be installed here, so the fuzzers are skipped"
 	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} $(BIN)/python -m pytest -n 2 -m faults tests/faults
 
 # The practice pack's table of points: every starter and reference, over three seeds.
