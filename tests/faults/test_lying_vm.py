@@ -34,7 +34,7 @@ echo curve > a/made/curve.txt
 MODEL_END = b"\n100000\n"
 
 
-@pytest.mark.parametrize("name", chosen(list(LIES), few=9))
+@pytest.mark.parametrize("name", chosen(list(LIES), few=6))
 def test_a_lie_is_told_in_words_and_nothing_is_lost(
     embedded_server: SshServer, tmp_path: Path, name: str
 ) -> None:

@@ -62,7 +62,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("file", ["train.yaml", "remotes.yaml"])
-@pytest.mark.parametrize("name", chosen(list(FILES), few=6))
+@pytest.mark.parametrize("name", chosen(list(FILES)))
 def test_a_broken_config_file_is_an_error_with_its_name_and_line(
     tmp_path: Path, file: str, name: str
 ) -> None:
@@ -102,7 +102,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", chosen(NAMES, few=4))
+@pytest.mark.parametrize("name", chosen(NAMES, few=3))
 def test_names_of_any_characters_go_the_whole_way_and_none_is_executed(
     embedded_server: SshServer, tmp_path: Path, name: str
 ) -> None:
