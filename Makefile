@@ -59,6 +59,8 @@ lock:
 # What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.
 # What held is told in docs/reliability.md.
 faults: setup openssh
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet atheris || \
+	  echo "atheris cannot be installed here, so the fuzzers are skipped"
 	@rm -f build/faults.jsonl; mkdir -p build
 	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} TRAINSHED_FAULT_REPORT=build/faults.jsonl \
 	  $(BIN)/python -m pytest -n 2 -m faults tests/faults

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from orchestrator.cost import INTERRUPTED, RESUMED
 from orchestrator.ledger import Reporter, RunEvent
 from orchestrator.mirror import LOST, Seen, is_final, opinion, why_lost
+from orchestrator.printable import printable
 from remote import clock
 from remote.runfolder import RunState, State
 
@@ -48,7 +49,7 @@ def run_events(
                 Reporter.VM,
                 exit_code=state.exit_code if is_final(name) else None,
                 signal=state.signal if is_final(name) else None,
-                reason=state.reason if is_final(name) else "",
+                reason=printable(state.reason) if is_final(name) else "",
             )
             for name, at in _moments(state)
             if at is not None

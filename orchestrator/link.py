@@ -22,6 +22,11 @@ Call = tuple[object, bytes]
 # A login message longer than this is no login message.
 _NOISE_LIMIT_BYTES = 2**20
 _READ_BYTES = 2**18
+# A line that is worth its name brings an agent in this time, and a frame in one that grows with it;
+# else a VM could keep us with a byte every few seconds, which is no silence.
+_GREETING_LIMIT_S = 300.0
+_FRAME_LIMIT_S = 60.0
+_SLOWEST_BYTES_PER_S = 1000
 # Beyond all that is ever asked for at once over one line.
 _SKIP_LIMIT_BYTES = 64 * 2**20
 # A machine within so many seconds is on this network, where the processor is mostly the limit.
@@ -232,6 +237,7 @@ class Link:
     def _skip_noise(self) -> None:
         """Read past what a login shell says before the agent speaks; send the agent, if asked."""
         is_sent = False
+        end = time.monotonic() + _GREETING_LIMIT_S
         while True:
             before, magic, rest = bytes(self._ready).partition(protocol.MAGIC)
             if magic:
@@ -240,7 +246,7 @@ class Link:
             if WANTED in before and not is_sent:
                 is_sent = True
                 self._channel.write(package_input())
-            if len(before) > _NOISE_LIMIT_BYTES:
+            if len(before) > _NOISE_LIMIT_BYTES or time.monotonic() > end:
                 raise AgentBroken(
                     f"the login shell of {self.name} says too much to find the agent in it",
                     fix="let its start-up files print nothing when no terminal is there",
@@ -297,7 +303,10 @@ class Link:
         pieces = [bytes(self._ready[:count])]
         del self._ready[:count]
         left = count - len(pieces[0])
+        end = time.monotonic() + _FRAME_LIMIT_S + left / _SLOWEST_BYTES_PER_S
         while left:
+            if time.monotonic() > end:
+                raise AgentBroken(f"what {self.name} sends comes too slowly to ever be whole")
             block = self._channel.read(min(left, _READ_BYTES))
             if not block:
                 raise self._ended()

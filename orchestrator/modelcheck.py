@@ -65,6 +65,9 @@ FORBIDDEN = {
     "SlicingOpLambda": "is a raw TensorFlow operation of Keras 2: use a layer of Keras instead",
 }
 
+# What `zipfile` raises of a damaged file; RuntimeError also of a compression that it does not know.
+_DAMAGE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+
 
 def suffix(head: bytes) -> str:
     """What the first bytes say a file is: `.h5`, `.keras`, or "" for neither."""
@@ -159,9 +162,7 @@ def archive_fault(path: Path | IO[bytes], unpacked_bytes: int) -> str:
             fault = _members_fault(members, unpacked_bytes)
             if not fault:
                 archive.read("config.json")
-    except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        return one_line(f"it is damaged or cut short: {error}")
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         return one_line(f"it is damaged or cut short: {error}")
     return fault
 
@@ -170,7 +171,7 @@ def saved_by(archive: zipfile.ZipFile) -> str:
     """The version of Keras that a .keras file says it was saved by; "" when it says none."""
     try:
         metadata = json.loads(archive.read("metadata.json"))
-    except (KeyError, ValueError, RecursionError, OSError, zipfile.BadZipFile, zlib.error):
+    except (KeyError, *_DAMAGE):
         return ""
     version = metadata.get("keras_version", "") if isinstance(metadata, dict) else ""
     return one_line(str(version), 40)
@@ -191,6 +192,9 @@ def _members_fault(members: list[zipfile.ZipInfo], unpacked_bytes: int) -> str:
             return f"it holds {shown}, a name outside of the file"
         if stat.S_ISLNK(member.external_attr >> 16):
             return f"it holds the link {shown}"
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # LZMA may ask for gigabytes before its first byte.
+            return f"it holds {shown}, packed in a way that Keras does not use"
         if member.flag_bits & 1:
             return f"it holds the encrypted file {shown}"
         if not (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _LINE_CHARACTERS = 400
+# Longer than any line that helps; a VM could fill the screen for hours.
+_LONGEST_CHARACTERS = 10_000
 
 # C0 and C1 controls but tab, DEL, and the marks that reorder text on the screen (bidi overrides,
 # "Trojan Source", CVE-2021-42574).
@@ -16,8 +18,12 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 
 
 def printable(text: str) -> str:
-    """`text` as one line without control characters: sequences vanish, the rest is escaped."""
-    return _UNSAFE.sub(lambda found: _escape(found.group()), _SEQUENCE.sub("", text))
+    """`text` as one line without control characters: sequences vanish, the rest is escaped, and
+    what is beyond 10,000 characters is cut off.
+    """
+    shown = _UNSAFE.sub(lambda found: _escape(found.group()), _SEQUENCE.sub("", text))
+    cut = shown[:_LONGEST_CHARACTERS]
+    return shown if shown == cut else f"{cut[:-4]} ..."
 
 
 def printable_lines(text: str, lines: int = 20) -> str:

@@ -104,6 +104,11 @@ def settle(
     for job in jobs:
         # Run ids of one second are in no order, and the last run made is the one that counts.
         mine = sorted((m for m in mirrors if m.request.job == job.name), key=Mirror.made_at)
+        for mirror in mine:
+            try:
+                _place_beside(exam, mirror, job, tell)
+            except (ModelDamaged, UsageError) as trouble:
+                troubles.note(trouble, [mirror])
         try:
             _place(exam, job, mine, tell, best=best)
         except (ModelDamaged, UsageError) as trouble:
@@ -150,8 +155,6 @@ def _place(exam: Exam, job: Job, mirrors: Sequence[Mirror], tell: Teller, *, bes
         for fact in exam.ledger.artifacts(mirror.run_id):
             if fact.path == str(job.model):
                 latest = fact.sha256
-            else:
-                _place_beside(exam, mirror, fact, tell)
     if best and exam.grader_path(job) is not None:
         latest = None
     elif latest is None:
@@ -175,15 +178,35 @@ def _change(job: Job, before: Verdict | None, after: Verdict | None) -> str:
     return f" ({before.points} -> {after.points} points{back})"
 
 
-def _place_beside(exam: Exam, mirror: Mirror, fact: ArtifactFact, tell: Teller) -> None:
+def _place_beside(exam: Exam, mirror: Mirror, job: Job, tell: Teller) -> None:
     """Outputs that are not the model go beside the run's log: only the model is compared, and a
     file of the workspace is never overwritten by one from a VM.
+
+    Raises:
+        UsageError: some have no place there, such as a path that is too long below this folder; all
+            others are there, and those are on the shelf.
+        LaptopFull: the disk is full.
     """
-    target = mirror.folder / "outputs" / fact.path
-    if target.exists():
-        return
-    try:
-        exam.shelf.place(fact.sha256, target)
-    except OSError as error:
-        raise unwritten(error, target) from error
-    tell.step(f"{fact.path} is in {target.parent}")
+    failed: list[tuple[ArtifactFact, UsageError]] = []
+    for fact in exam.ledger.artifacts(mirror.run_id):
+        target = mirror.folder / "outputs" / fact.path
+        try:
+            if fact.path == str(job.model) or target.exists():
+                continue
+            exam.shelf.place(fact.sha256, target)
+        except OSError as error:
+            trouble = unwritten(error, target)
+            trouble.__cause__ = error
+            if trouble.retryable:
+                raise trouble from error
+            failed.append((fact, trouble))
+        else:
+            tell.step(f"{fact.path} is in {target.parent}")
+    if failed:
+        fact, trouble = failed[0]
+        more = f", nor can {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise UsageError(
+            f"{fact.path} of {mirror.run_id} cannot be written{more}",
+            cause=str(trouble),
+            fix=f"it is kept in {exam.shelf.folder / fact.sha256}",
+        ) from trouble

@@ -51,6 +51,9 @@ _IDLE_LIMIT_S = 1800
 # Shorter inside an upload, because it holds the lock that the next attempt needs.
 _UPLOAD_SILENCE_LIMIT_S = 60
 
+# Of more than a million files.
+_MANIFEST_LIMIT_BYTES = 2**28
+
 _Args = Any
 _Answer = Tuple[object, bytes]
 
@@ -100,6 +103,10 @@ class Agent:
             self.refuse("damaged", str(error), "run the same command again")
         except OSError as error:
             self._refuse_os(error)
+        except OverflowError as error:
+            self.refuse("damaged", f"a number beyond all files: {error}")
+        except protocol.Violation:
+            raise  # nobody knows where the next call begins
         except Exception as bug:  # noqa: BLE001  # told to the laptop, which reports it as a bug
             import traceback
 
@@ -160,7 +167,7 @@ class Agent:
         return start_runs(self.store, call.requests, self.package), b""
 
     def _offer(self, call: protocol.Offer, body: bytes) -> _Answer:
-        manifest = zlib.decompress(body)
+        manifest = _unpacked(body)
         if digest_of(manifest) != call.digest:
             raise StoreTrouble("the manifest does not have the digest it was announced with")
         tree = decode_tree(manifest)
@@ -200,7 +207,7 @@ class Agent:
         gone = frozenset(call.gone)
         self.store.has_tree(call.base)  # so that it, and all that is in it, stays for now
         base = self.store.load_tree(call.base)
-        changed = decode_tree(call.changed.encode("ascii"))
+        changed = decode_tree(call.changed.encode("utf-8", "surrogatepass"))
         tree = {path: entry for path, entry in base.items() if path not in gone}
         tree.update(changed)
         manifest = encode_tree(tree)
@@ -283,6 +290,17 @@ class Agent:
             raise error
         no = explain(error, self.store.root)
         self.refuse(no.code, no.message, no.fix)
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacking = zlib.decompressobj()
+    try:
+        manifest = unpacking.decompress(body, _MANIFEST_LIMIT_BYTES)
+    except zlib.error as error:
+        raise StoreTrouble(f"the manifest came damaged: {error}") from error
+    if not unpacking.eof:
+        raise StoreTrouble(f"the manifest is cut, or has more than {_MANIFEST_LIMIT_BYTES} bytes")
+    return manifest
 
 
 def _checked(objects: Tuple[protocol.Lacking, ...]) -> Tuple[protocol.Lacking, ...]:

@@ -23,6 +23,8 @@ MAGIC = b"\x00\xff\x00trainshed\x00\xff\n"
 # A manifest of 100,000 files is about 15 MB.
 HEAD_LIMIT_BYTES = 32 * 2**20
 BODY_LIMIT_BYTES = 64 * 2**20
+# In memory `{}` takes thirty times its bytes; 50,000 artifacts are 400,000 values.
+HEAD_LIMIT_VALUES = 2**21
 CHUNK_BYTES = 256 * 2**10
 
 # The agent says WORKING at least this often while it has nothing else to say; the laptop takes
@@ -78,6 +80,8 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     head, body = read(head_bytes), read(body_bytes)
     if len(head) < head_bytes or len(body) < body_bytes:
         raise Violation("the stream ends inside a frame")
+    if sum(map(head.count, (b",", b"[", b"{"))) > HEAD_LIMIT_VALUES:
+        raise Violation(f"a frame's head of more than {HEAD_LIMIT_VALUES} values")
     try:
         fields = json.loads(head)
     except (ValueError, RecursionError) as error:

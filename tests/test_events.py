@@ -49,6 +49,13 @@ def test_a_vms_times_are_kept_where_its_clock_is_right() -> None:
     assert found["succeeded"] == end
 
 
+def test_a_reason_that_no_file_could_hold_is_kept_as_far_as_it_can_be() -> None:
+    state = ended(SUBMITTED, REPORTED)._replace(reason="\ud800\x1b[2Jgone" + "x" * 10**6)
+    reason = run_events("a-1", seen(state), SUBMITTED, None)[-1].reason
+    assert reason.startswith(r"\ud800gonexxx")
+    assert len(reason) == 10_000
+
+
 @pytest.mark.parametrize("off_s", [3600.0, -3600.0, 86400.0])
 def test_a_clock_that_is_off_is_put_right(off_s: float) -> None:
     start, end = SUBMITTED + timedelta(minutes=1), SUBMITTED + timedelta(minutes=31)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.ignore import Ignore, Verdict
+from tests.faults.points import chosen
 
 NAMES = ("a", "b", "ab", "foo", "a b", "é", "x]", "[a]", "*", "\\", "A", "-", "1")
 PIECES = (
@@ -52,13 +55,13 @@ def judged_by_git(root: Path, paths: list[str]) -> set[str]:
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
         ["git", "-C", root, "check-ignore", "--stdin", "-z", "--no-index"],
-        input="\0".join(paths).encode(),
+        input=os.fsencode("\0".join(paths)),
         env=environment,
         capture_output=True,
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr
-    return set(done.stdout.decode().split("\0")) - {""}
+    return set(os.fsdecode(done.stdout).split("\0")) - {""}
 
 
 def paths_of(root: Path) -> list[str]:
@@ -81,6 +84,55 @@ def test_ignore_files_mean_what_git_says(repository: Path, outer: str, inner: st
         if not ignore.verdict_below(path, is_folder=(repository / path).is_dir()).is_sent
     }
     assert ours == judged_by_git(repository, paths)
+
+
+# What a tree is made of, and its ignore files of any bytes that git takes for lines.
+PARTS = st.sampled_from(
+    [*NAMES, "foo.d", "b\n", " ", "a ", "ab]", "!a", "#b", "**", "x" * 255, "\udcff"]
+)
+TREE = st.lists(st.lists(PARTS, min_size=1, max_size=4), min_size=1, max_size=8)
+LINES = st.tuples(
+    st.sampled_from(["", "", "", "!", "/", "!/"]),
+    st.lists(
+        st.sampled_from([*PIECES, *NAMES, "foo.d", "\udcff", "\\!", "\\#", "\\\\", "[!]", "[^]]"]),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(["", "", "", "/", " ", "\\ ", "\r", "/**", "\\"]),
+).map(lambda line: line[0] + "".join(line[1]) + line[2])
+FILES = st.dictionaries(
+    st.integers(0, 3), st.lists(LINES, min_size=1, max_size=4).map("\n".join), max_size=3
+)
+
+
+@settings(max_examples=5 * len(chosen(range(100))), deadline=None)
+@given(tree=TREE, files=FILES)
+def test_ignore_files_of_any_tree_mean_what_git_says(
+    tree: list[list[str]], files: dict[int, str]
+) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is the judge, and is not here")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        subprocess.run(["git", "init", "-q", "--template=", root], check=True)
+        for parts in tree:
+            with contextlib.suppress(OSError):  # a file is where another needs a folder
+                (root / "/".join(parts[:-1])).mkdir(parents=True, exist_ok=True)
+                (root / "/".join(parts)).touch()
+        folders = [
+            root,
+            *sorted(p for p in root.rglob("*") if p.is_dir() and ".git" not in p.parts),
+        ]
+        for number, text in files.items():
+            (folders[number % len(folders)] / ".gitignore").write_bytes(os.fsencode(text))
+        ignore = Ignore(root)
+        paths = paths_of(root)
+        ours = {
+            path
+            for path in paths
+            if not ignore.verdict_below(path, is_folder=(root / path).is_dir()).is_sent
+        }
+        assert ours == judged_by_git(root, paths)
 
 
 def verdict(root: Path, path: str, *outputs: str) -> Verdict:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from orchestrator import link as link_module
 from orchestrator import ssh
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
 from orchestrator.link import Call
@@ -241,6 +242,27 @@ LENGTHS = "import struct\nhear()\nwrite(struct.pack('>II', {}, {}))\n"
 def test_a_frame_cut_at_any_byte_is_a_lost_connection(vm: Vm, body: str) -> None:
     with pytest.raises(ConnectionLost):
         vm.connect(python=vm.fake(body)).call(ListRuns(), Done)
+
+
+DRIP = "\nwhile True:\n    time.sleep(0.01)\n    write(b'x')\n"
+
+
+def test_a_frame_that_comes_a_byte_at_a_time_is_given_up(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_FRAME_LIMIT_S", 0.3)
+    monkeypatch.setattr(link_module, "_SLOWEST_BYTES_PER_S", 10**6)
+    slow = vm.connect(python=vm.fake(LENGTHS.format(10**5, 0) + DRIP))
+    with pytest.raises(AgentBroken, match="too slowly"):
+        slow.call(ListRuns(), Done)
+
+
+def test_a_greeting_that_comes_a_byte_at_a_time_is_given_up(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_GREETING_LIMIT_S", 0.3)
+    with pytest.raises(AgentBroken, match="says too much"):
+        vm.connect(python=vm.fake(f"MAGIC{DRIP}"))
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,19 @@ def test_a_zip_that_is_no_model_says_so(tmp_path: Path) -> None:
     assert "no config.json" in archive_fault(archive(tmp_path / "m.keras", {"a": b""}), MB)
 
 
+@pytest.mark.parametrize("member", ["config.json", "metadata.json"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_an_archive_packed_otherwise_than_keras_does_is_refused(member: str, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in GOOD.items():
+            file.writestr(name, content)
+    # As a fuzzer found it: in the directory at the end, the method is 36 bytes before the name.
+    spoilt = bytearray(buffer.getvalue())
+    spoilt[spoilt.rindex(member.encode()) - 36] = method
+    assert "packed in a way" in archive_fault(io.BytesIO(spoilt), MB)
+
+
 @given(st.integers(0, 600), st.binary(max_size=8))
 def test_a_damaged_archive_is_judged(position: int, damage: bytes) -> None:
     buffer = io.BytesIO()

@@ -52,6 +52,13 @@ def test_what_is_printable_stays_as_it_is(text: str) -> None:
     assert printable(printable(text)) == printable(text)
 
 
+def test_a_text_without_end_is_cut() -> None:
+    for text in ("x" * 10**6, "\x1b" * 10**6):
+        assert len(printable(text)) == 10_000
+        assert printable(text).endswith(" ...")
+    assert printable("x" * 10_000) == "x" * 10_000
+
+
 def test_only_the_last_lines_are_shown_each_made_printable() -> None:
     text = "".join(f"line {number}\x07\n" for number in range(30))
 

@@ -87,6 +87,16 @@ def test_a_frame_beyond_the_limits_is_refused_before_it_is_read(lengths: tuple[i
     assert asked == [8]
 
 
+def test_a_head_of_more_values_than_memory_is_meant_for_is_refused_unread() -> None:
+    rows = b",".join([b'["a", 1, "b"]'] * 50_000)
+    frame = read_frame(io.BytesIO(frame_of(b'{"kind": "result", "x": [' + rows + b"]}")).read)
+    assert frame is not None
+    for part in (b"[]", b"{}", b"1", b'{"":{}}'):
+        head = b'{"kind": "x", "x": [' + b",".join([part] * protocol.HEAD_LIMIT_VALUES) + b"]}"
+        with pytest.raises(Violation, match="more than 2097152 values"):
+            read_frame(io.BytesIO(frame_of(head)).read)
+
+
 def test_the_magic_is_nothing_a_login_shell_prints() -> None:
     assert not MAGIC.decode("latin-1").isprintable()
     assert MAGIC[:1] == b"\0"
