@@ -14,8 +14,9 @@ from typing import NoReturn
 import click
 
 from orchestrator.commands import app
-from orchestrator.errors import Interrupted, TrainshedError, UsageError
+from orchestrator.errors import Interrupted, LedgerDamaged, TrainshedError, UsageError
 from orchestrator.machinecommands import doctor, gc, remote
+from orchestrator.printable import printable
 
 EXIT_BUG = 70
 
@@ -68,7 +69,7 @@ def run_command() -> int:
     typed = [word for word in sys.argv[1:] if word != "--debug"]
     arguments = expand(typed, list(app.commands))
     try:
-        code = app.main(arguments, prog_name="train", standalone_mode=False)
+        code = _run(arguments)
     except Interrupted as stop:
         return _stopped(str(stop), stop.fix.splitlines())
     except (KeyboardInterrupt, click.Abort):
@@ -89,6 +90,28 @@ def run_command() -> int:
         sys.stderr.write(told.render() + "\n")
         return told.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _run(arguments: list[str]) -> object:
+    try:
+        return app.main(arguments, prog_name="train", standalone_mode=False)
+    except LedgerDamaged as damage:
+        _rebuild(damage)
+    # Every command can be given again, and goes on from what is there.
+    return app.main(arguments, prog_name="train", standalone_mode=False)
+
+
+def _rebuild(damage: LedgerDamaged) -> None:
+    """Make the ledger anew, and say what was lost."""
+    from orchestrator.config import workspace_here
+    from orchestrator.home import ledger_file
+    from orchestrator.rebuild import rebuild
+
+    workspace = workspace_here()
+    rebuilt = rebuild(ledger_file(), workspace.root if workspace else None)
+    if rebuilt is not None:
+        lines = (f"warning: {damage}", *(f"  {line}" for line in rebuilt.lines()))
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _stopped(message: str, commands: Sequence[str]) -> int:
