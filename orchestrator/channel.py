@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.errors import ConnectionLost
@@ -45,15 +46,22 @@ class Channel:
         where: the server, for messages.
         limit_s: how much silence is a dead line.
         broken: what the library raises when the line breaks.
+        unsent: how many bytes have not left for the server yet, or not arrived.
     """
 
     def __init__(
-        self, stream: Stream, where: str, limit_s: float, broken: tuple[type[Exception], ...]
+        self,
+        stream: Stream,
+        where: str,
+        limit_s: float,
+        broken: tuple[type[Exception], ...],
+        unsent: Callable[[], int] = lambda: 0,
     ) -> None:
         self._stream = stream
         self._where = where
         self._limit_s = limit_s
         self._broken = broken
+        self._unsent = unsent
         stream.settimeout(limit_s / WAITS)
         self._stderr = bytearray()
         # Both outputs share one window: a stderr that nobody reads would stop stdout.
@@ -89,12 +97,17 @@ class Channel:
         """1 to `n` bytes of the command's stdout, as soon as there are any; b"" at its end.
 
         Raises:
-            ConnectionLost: the line broke before the end, or nothing came for the whole limit.
+            ConnectionLost: the line broke before the end, or nothing came and nothing went for the
+                whole limit.
         """
-        for _ in range(WAITS):
+        silent, left = 0, self._unsent()
+        while silent < WAITS:
             try:
                 data = self._stream.recv(n)
             except TimeoutError:
+                # A slow line is not a dead one: the far end has nothing to say yet.
+                before, left = left, self._unsent()
+                silent = 0 if left < before else silent + 1
                 continue
             except self._broken as error:
                 raise lost(self._where, "the line broke") from error

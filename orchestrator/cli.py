@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from gc import set_threshold
@@ -44,6 +45,8 @@ def main() -> NoReturn:
     # Looking for garbage among what is just being imported takes an eighth of a short command's
     # time, and taking the interpreter apart at its end another: the system frees it all anyway.
     set_threshold(100_000)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     code = run_command()
     try:
         if sys.stdout is not None:
@@ -57,6 +60,12 @@ def main() -> NoReturn:
     with contextlib.suppress(OSError, AttributeError):
         sys.stderr.flush()
     os._exit(code)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """The first Ctrl-C ends the command in good order, the second at once: a kill does no harm."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(Interrupted.exit_code))
+    raise KeyboardInterrupt
 
 
 def run_command() -> int:

@@ -18,6 +18,7 @@ from orchestrator.errors import (
     ConnectError,
     ConnectionLost,
     GradeBelow,
+    Interrupted,
     TrainshedError,
     UsageError,
 )
@@ -173,8 +174,7 @@ class Desk:
         try:
             remote = self._remote_of(mirror)
             with self.link(remote) as link:
-                link.call(Cancel(mirror.run_id), Done)
-                self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+                self._ask_to_end(link, remote, mirror)
         except (UsageError, ConnectError, ConnectionLost) as error:
             if not forget:
                 error.fix = "; ".join(
@@ -195,6 +195,16 @@ class Desk:
             )
         mirror.settle()
         return f"{mirror.run_id} {mirror.verdict}"
+
+    def _ask_to_end(self, link: Link, remote: Remote, mirror: Mirror) -> None:
+        try:
+            link.call(Cancel(mirror.run_id), Done)
+            self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"interrupted; {mirror.run_id} was asked to end, and may save before it does",
+                fix=f"train status\ntrain cancel {mirror.run_id}",
+            ) from None
 
     def _never_came(self, mirror: Mirror) -> bool:
         """Whether its VM, asked now, knows nothing of a run of which this laptop never heard.

@@ -153,7 +153,7 @@ class Connection:
         # The first command logs in, and the others wait for it.
         with nullcontext() if self._identity else self._first:
             stream, sent = self._take_off(line, first) or self._start(line, first)
-        channel = Channel(stream, self.where, SILENCE_LIMIT_S, _BROKEN)
+        channel = Channel(stream, self.where, SILENCE_LIMIT_S, _BROKEN, self._lines[0].unsent)
         self._channels.append(channel)
         with suppress(ConnectionLost):
             channel.write(first[sent:])

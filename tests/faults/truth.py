@@ -116,6 +116,8 @@ class Scene:
             for (said,) in ledger.execute("PRAGMA integrity_check"):
                 if said != "ok":
                     yield f"the ledger is damaged: {said}"
+            if ledger.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                return  # its maker was killed before there was anything in it
             ends = "SELECT run_id, count(*) FROM run_event WHERE state IN ({}) GROUP BY run_id"
             marks = ",".join(f"'{state}'" for state in sorted(FINAL))
             for run_id, count in ledger.execute(ends.format(marks)):
