@@ -62,6 +62,7 @@ class Channel:
         self._limit_s = limit_s
         self._broken = broken
         self._unsent = unsent
+        self._is_dead = False
         stream.settimeout(limit_s / WAITS)
         self._stderr = bytearray()
         # Both outputs share one window: a stderr that nobody reads would stop stdout.
@@ -91,6 +92,7 @@ class Channel:
             if not sent:
                 raise lost(self._where, "the command takes no more input")
             return sent
+        self._is_dead = True
         raise lost(self._where, f"nothing was taken for {self._limit_s:g} s")
 
     def read(self, n: int) -> bytes:
@@ -116,6 +118,7 @@ class Channel:
             if data or self._stream.eof_received or self._stream.exit_status >= 0:
                 return data
             raise lost(self._where, "the line broke")
+        self._is_dead = True
         raise lost(self._where, f"nothing came for {self._limit_s:g} s")
 
     def close_write(self) -> None:
@@ -135,7 +138,8 @@ class Channel:
         Waits for the limit at most. To be asked after stdout was read to its end: the server says
         it only then.
         """
-        self._stream.status_event.wait(self._limit_s)
+        if not self._is_dead:  # else the limit is over already
+            self._stream.status_event.wait(self._limit_s)
         status = self._stream.exit_status
         return status if status >= 0 else None
 

@@ -33,6 +33,7 @@ from orchestrator.status import StatusRow, status_rows, why_unasked
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
 from remote.protocol import Cancel, Done
+from remote.runfolder import State
 
 if TYPE_CHECKING:
     from orchestrator.asking import Asking
@@ -165,6 +166,8 @@ class Desk:
                 that its VM had where that cannot be asked any more.
         """
         if mirror.ended:
+            if mirror.verdict == State.CANCELLED.value:
+                mirror.settle()  # whoever cancelled it may have been cut off before
             return f"{mirror.run_id} has already ended: {mirror.verdict}"
         if mirror.verdict == UNKNOWN and (
             forget or mirror.is_known_unsent or self._never_came(mirror)

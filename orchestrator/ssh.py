@@ -319,7 +319,7 @@ class Connection:
         options.key_types = _known_first(options.key_types, known)
         transport.banner_timeout = transport.handshake_timeout = timeout_s
         try:
-            transport.start_client(timeout=2 * timeout_s)
+            transport.start_client(timeout=min(2 * timeout_s, SILENCE_LIMIT_S))
             key = transport.get_remote_server_key()
         except _FAILED as error:
             if transport.remote_version:

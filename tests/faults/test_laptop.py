@@ -17,6 +17,7 @@ import pytest
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Way
 from tests.faults.points import chosen, tell
 from tests.faults.scene import set_up, train_until_done
+from tests.faults.truth import Scene
 from tests.laptop import LIMIT_S, SCRIPT, TRAIN, Finished, Laptop, is_awaited, wait_until
 from tests.servers import SshServer
 
@@ -65,21 +66,63 @@ def test_ctrl_c_twice_at_any_step_ends_without_a_traceback_and_without_harm(
 def test_ctrl_c_again_while_the_first_is_obeyed_ends_at_once(
     embedded_server: SshServer, tmp_path: Path
 ) -> None:
-    """The line is dead, and saying goodbye through it takes as long as it takes to notice."""
     go = tmp_path / "go"
-    with FaultyLine(embedded_server.port) as line:
-        laptop, _ = set_up(tmp_path, embedded_server, line.port)
-        laptop.add_job("b", script=SCRIPT)
-        with laptop.start("b", "--remote", "far", "-p", f"until={go}") as process:
-            wait_until(lambda: is_awaited(go), "the script")
-            os.kill(process.pid, signal.SIGINT)
-            time.sleep(0.01)
-            os.kill(process.pid, signal.SIGINT)
-            said = process.communicate(timeout=LIMIT_S)[1]
-        assert process.returncode == INTERRUPTED
-        assert "Traceback" not in said
-        go.touch()
-        assert "succeeded" in laptop.ok("attach", "b").stderr
+    laptop, _ = set_up(tmp_path, embedded_server, embedded_server.port)
+    laptop.add_job("b", script=SCRIPT)
+    with laptop.start("b", "--remote", "far", "-p", f"until={go}") as process:
+        wait_until(lambda: is_awaited(go), "the script")
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in said
+    go.touch()
+    assert "succeeded" in laptop.ok("attach", "b").stderr
+
+
+def ended(laptop: Laptop, scene: Scene) -> None:
+    """A run has ended on the VM, and the laptop has not heard of it."""
+    laptop.ok("--remote", "far", "--detach")
+    wait_until(
+        lambda: bool(list(scene.store.glob("runs/*-*/artifacts.json"))), "the end of the run"
+    )
+
+
+def endless(laptop: Laptop, scene: Scene) -> None:
+    """A run goes on."""
+    never = laptop.home / "never"
+    laptop.add_job("b", script=SCRIPT)
+    laptop.ok("b", "--remote", "far", "--detach", "-p", f"until={never}")
+    wait_until(lambda: is_awaited(never), "the script")
+
+
+@pytest.mark.parametrize("signals", [str(signal.SIGKILL.value), TWICE], ids=["SIGKILL", "twice"])
+@pytest.mark.parametrize(("before", "words"), [(ended, ("pull",)), (endless, ("cancel", "b"))])
+def test_other_commands_that_write_are_killed_at_any_step(
+    embedded_server: SshServer,
+    tmp_path: Path,
+    before: Callable[[Laptop, Scene], None],
+    words: tuple[str, ...],
+    signals: str,
+) -> None:
+    count = tmp_path / "count"
+    laptop, scene = set_up(tmp_path / "whole", embedded_server, embedded_server.port)
+    before(laptop, scene)
+    assert struck(laptop, sys.maxsize, signals, count, words).returncode == 0
+    steps = chosen(range(int(count.read_text())), few=2)
+    for step in steps:
+        laptop, scene = set_up(tmp_path / str(step), embedded_server, embedded_server.port)
+        before(laptop, scene)
+        done = struck(laptop, step, signals, count, words)
+        assert done.returncode in (0, INTERRUPTED, -signal.SIGKILL), f"{step}: {done.stderr}"
+        assert "Traceback" not in done.stderr, f"{step}: {done.stderr}"
+        assert scene.lies() == [], step
+        laptop.ok(*words)
+        assert set(laptop.states().values()) <= {"succeeded", "cancelled"}
+        assert scene.lies_when_done() == [], step
+    name = "Ctrl-C twice" if signals == TWICE else "SIGKILL"
+    tell(f"{name} in train {words[0]}", len(steps), "the same command goes on")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
