@@ -15,6 +15,9 @@ PACKET_BYTES = 32 * 2**10
 # lid) then counts as one of them.
 WAITS = 15
 
+# More than the library's own sign of life, which leaves also where the far end is dead.
+_MOVES_BYTES = 500
+
 
 class Stream(Protocol):
     """What this module uses of the SSH library's channel."""
@@ -109,7 +112,7 @@ class Channel:
             except TimeoutError:
                 # A slow line is not a dead one: the far end has nothing to say yet.
                 before, left = left, self._unsent()
-                silent = 0 if left < before else silent + 1
+                silent = 0 if before - left > _MOVES_BYTES else silent + 1
                 continue
             except self._broken as error:
                 raise lost(self._where, "the line broke") from error
