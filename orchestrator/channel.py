@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from orchestrator.errors import ConnectionLost
@@ -13,6 +14,9 @@ PACKET_BYTES = 32 * 2**10
 # Silence is counted in this many short waits: the time this process was stopped (Ctrl-Z, a closed
 # lid) then counts as one of them.
 WAITS = 15
+
+# More than the library's own sign of life, which leaves also where the far end is dead.
+_MOVES_BYTES = 500
 
 
 class Stream(Protocol):
@@ -45,15 +49,23 @@ class Channel:
         where: the server, for messages.
         limit_s: how much silence is a dead line.
         broken: what the library raises when the line breaks.
+        unsent: how many bytes have not left for the server yet, or not arrived.
     """
 
     def __init__(
-        self, stream: Stream, where: str, limit_s: float, broken: tuple[type[Exception], ...]
+        self,
+        stream: Stream,
+        where: str,
+        limit_s: float,
+        broken: tuple[type[Exception], ...],
+        unsent: Callable[[], int] = lambda: 0,
     ) -> None:
         self._stream = stream
         self._where = where
         self._limit_s = limit_s
         self._broken = broken
+        self._unsent = unsent
+        self._is_dead = False
         stream.settimeout(limit_s / WAITS)
         self._stderr = bytearray()
         # Both outputs share one window: a stderr that nobody reads would stop stdout.
@@ -83,18 +95,24 @@ class Channel:
             if not sent:
                 raise lost(self._where, "the command takes no more input")
             return sent
+        self._is_dead = True
         raise lost(self._where, f"nothing was taken for {self._limit_s:g} s")
 
     def read(self, n: int) -> bytes:
         """1 to `n` bytes of the command's stdout, as soon as there are any; b"" at its end.
 
         Raises:
-            ConnectionLost: the line broke before the end, or nothing came for the whole limit.
+            ConnectionLost: the line broke before the end, or nothing came and nothing went for the
+                whole limit.
         """
-        for _ in range(WAITS):
+        silent, left = 0, self._unsent()
+        while silent < WAITS:
             try:
                 data = self._stream.recv(n)
             except TimeoutError:
+                # A slow line is not a dead one: the far end has nothing to say yet.
+                before, left = left, self._unsent()
+                silent = 0 if before - left > _MOVES_BYTES else silent + 1
                 continue
             except self._broken as error:
                 raise lost(self._where, "the line broke") from error
@@ -103,6 +121,7 @@ class Channel:
             if data or self._stream.eof_received or self._stream.exit_status >= 0:
                 return data
             raise lost(self._where, "the line broke")
+        self._is_dead = True
         raise lost(self._where, f"nothing came for {self._limit_s:g} s")
 
     def close_write(self) -> None:
@@ -122,7 +141,8 @@ class Channel:
         Waits for the limit at most. To be asked after stdout was read to its end: the server says
         it only then.
         """
-        self._stream.status_event.wait(self._limit_s)
+        if not self._is_dead:  # else the limit is over already
+            self._stream.status_event.wait(self._limit_s)
         status = self._stream.exit_status
         return status if status >= 0 else None
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from gc import set_threshold
@@ -14,9 +15,17 @@ from typing import NoReturn
 import click
 
 from orchestrator.commands import app
-from orchestrator.errors import FULL, Interrupted, TrainshedError, UsageError, unwritten
+from orchestrator.errors import (
+    FULL,
+    Interrupted,
+    LedgerDamaged,
+    TrainshedError,
+    UsageError,
+    unwritten,
+)
 from orchestrator.machinecommands import doctor, gc, remote
 from orchestrator.moneycommands import down, prices, session, up
+from orchestrator.printable import printable
 
 EXIT_BUG = 70
 
@@ -46,6 +55,8 @@ def main() -> NoReturn:
     set_threshold(100_000)
     # Nothing that we make is for all to write.
     os.umask(os.umask(0) | 0o002)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     code = run_command()
     try:
         if sys.stdout is not None:
@@ -61,6 +72,12 @@ def main() -> NoReturn:
     os._exit(code)
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """The first Ctrl-C ends the command in good order, the second at once: a kill does no harm."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(Interrupted.exit_code))
+    raise KeyboardInterrupt
+
+
 def run_command() -> int:
     """The exit code; a traceback is only ever our own fault."""
     for stream in (sys.stdout, sys.stderr):
@@ -71,7 +88,7 @@ def run_command() -> int:
     typed = [word for word in sys.argv[1:] if word != "--debug"]
     arguments = expand(typed, list(app.commands))
     try:
-        code = app.main(arguments, prog_name="train", standalone_mode=False)
+        code = _run(arguments)
     except Interrupted as stop:
         return _stopped(str(stop), stop.fix.splitlines())
     except (KeyboardInterrupt, click.Abort):
@@ -92,6 +109,28 @@ def run_command() -> int:
         sys.stderr.write(told.render() + "\n")
         return told.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _run(arguments: list[str]) -> object:
+    try:
+        return app.main(arguments, prog_name="train", standalone_mode=False)
+    except LedgerDamaged as damage:
+        _rebuild(damage)
+    # Every command can be given again, and goes on from what is there.
+    return app.main(arguments, prog_name="train", standalone_mode=False)
+
+
+def _rebuild(damage: LedgerDamaged) -> None:
+    """Make the ledger anew, and say what was lost."""
+    from orchestrator.config import workspace_here
+    from orchestrator.home import ledger_file
+    from orchestrator.rebuild import rebuild
+
+    workspace = workspace_here()
+    rebuilt = rebuild(ledger_file(), workspace.root if workspace else None)
+    if rebuilt is not None:
+        lines = (f"warning: {damage}", *(f"  {line}" for line in rebuilt.lines()))
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _stopped(message: str, commands: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from orchestrator.errors import (
     ConnectError,
     ConnectionLost,
     GradeBelow,
+    Interrupted,
     TrainshedError,
     UsageError,
 )
@@ -32,6 +33,7 @@ from orchestrator.status import StatusRow, status_rows, why_unasked
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
 from remote.protocol import Cancel, Done
+from remote.runfolder import State
 
 if TYPE_CHECKING:
     from orchestrator.asking import Asking
@@ -197,6 +199,8 @@ class Desk:
                 that its VM had where that cannot be asked any more.
         """
         if mirror.ended:
+            if mirror.verdict == State.CANCELLED.value:
+                mirror.settle()  # whoever cancelled it may have been cut off before
             return f"{mirror.run_id} has already ended: {mirror.verdict}"
         if mirror.verdict == UNKNOWN and (
             forget or mirror.is_known_unsent or self._never_came(mirror)
@@ -206,8 +210,7 @@ class Desk:
         try:
             remote = self._remote_of(mirror)
             with self.link(remote) as link:
-                link.call(Cancel(mirror.run_id), Done)
-                self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+                self._ask_to_end(link, remote, mirror)
         except (UsageError, ConnectError, ConnectionLost) as error:
             if not forget:
                 error.fix = "; ".join(
@@ -228,6 +231,16 @@ class Desk:
             )
         mirror.settle()
         return f"{mirror.run_id} {mirror.verdict}"
+
+    def _ask_to_end(self, link: Link, remote: Remote, mirror: Mirror) -> None:
+        try:
+            link.call(Cancel(mirror.run_id), Done)
+            self.trip.follow(remote, link, [mirror], tail=0, grade=False).close()
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"interrupted; {mirror.run_id} was asked to end, and may save before it does",
+                fix=f"train status\ntrain cancel {mirror.run_id}",
+            ) from None
 
     def _never_came(self, mirror: Mirror) -> bool:
         """Whether its VM, asked now, knows nothing of a run of which this laptop never heard.

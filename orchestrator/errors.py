@@ -20,6 +20,7 @@ TrainshedError
 +-- RunFailed               1   a run ended badly
 +-- GradeBelow              1   a grade is below what was asked, or a model is not ready
 +-- LedgerError             2   the local record cannot be read or written
+|   +-- LedgerDamaged       2   what is in it makes no sense, or it is gone; it can be made again
 +-- Interrupted           130   the user pressed Ctrl-C; runs on the VM go on
 """
 
@@ -181,6 +182,11 @@ class GradeBelow(TrainshedError):
 
 class LedgerError(TrainshedError):
     exit_code = 2
+
+
+class LedgerDamaged(LedgerError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fix="move it away; a new one is made of what the workspaces keep")
 
 
 class Interrupted(TrainshedError):

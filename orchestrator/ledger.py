@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, get_type_hints
 
-from orchestrator.errors import LedgerError
+from orchestrator.errors import LedgerDamaged, LedgerError
 from orchestrator.ledgerschema import (
     Numbers,
     Pairs,
@@ -248,18 +249,28 @@ TABLES: dict[type[object], tuple[str, tuple[str, ...]]] = {
 class Ledger:
     """One open ledger file, for one thread. Other processes may write to it at the same time.
 
-    Every method raises `LedgerError` where the file cannot be read or written. What `add` returned
-    from is on the disk, whatever happens to the process or the machine after that.
+    Every method raises `LedgerError` where the file cannot be read or written, and `LedgerDamaged`
+    where what is in it makes no sense. What `add` returned from is on the disk, whatever happens to
+    the process or the machine after that.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, file: object) -> None:
         self.path = path
         self._connection = connection
+        self._file = file
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """The ledger at `path`, made if there is none and migrated if it is of an older version."""
-        return cls(path, connect(path))
+        file = _file(path)
+        connection = connect(path)
+        ledger = cls(path, connection, file or _file(path))
+        try:
+            ledger._check_place()
+        except LedgerDamaged:
+            connection.close()
+            raise
+        return ledger
 
     def close(self) -> None:
         self._connection.close()
@@ -286,6 +297,16 @@ class Ledger:
         with translated(self.path), transaction(self._connection, "IMMEDIATE"):
             for fact in facts:
                 self._add(fact)
+        # Afterwards: whoever set the file aside before has not seen these, and who does it from
+        # now on finds in the workspaces what they tell.
+        self._check_place()
+
+    def _check_place(self) -> None:
+        """Raises:
+        LedgerDamaged: another command has set the file aside that is open here.
+        """
+        if _file(self.path) != self._file:
+            raise LedgerDamaged(f"the ledger {self.path} was damaged and has been made again")
 
     def _add(self, fact: Fact) -> None:
         kind: type[Fact] = type(fact)
@@ -403,11 +424,20 @@ class Ledger:
         ):
             yield
 
-    def unreadable(self, table: str) -> LedgerError:
-        return LedgerError(
-            f"the ledger {self.path} has a {table} nobody can read",
-            fix=f"put a copy back, {self.path.name}.v*.bak or your own backup",
-        )
+    def check(self) -> None:
+        """Read all of it, which takes a while; for when there is doubt.
+
+        Raises:
+            LedgerDamaged: some of it cannot be read.
+        """
+        for (said,) in self.query("PRAGMA integrity_check"):
+            if said != "ok":
+                raise LedgerDamaged(f"the ledger {self.path} is damaged: {said}")
+        for kind in TABLES:
+            self._select(kind, "1")  # type: ignore[type-var]
+
+    def unreadable(self, table: str) -> LedgerDamaged:
+        return LedgerDamaged(f"the ledger {self.path} has a {table} nobody can read")
 
     def _select(self, kind: type[F], where: str, *values: object) -> tuple[F, ...]:
         table, _ = TABLES[kind]
@@ -419,7 +449,7 @@ class Ledger:
             ).fetchall()
         try:
             return tuple(_fact(kind, row) for row in rows)
-        except (ValueError, ArithmeticError) as error:
+        except (ValueError, ArithmeticError, TypeError, AttributeError) as error:
             raise self.unreadable(table) from error
 
 
@@ -430,3 +460,28 @@ _KINDS: dict[type[object], dict[str, Any]] = {fact: get_type_hints(fact) for fac
 def _fact(fact: type[F], row: tuple[object, ...]) -> F:
     kinds = _KINDS[fact]
     return fact(**{name: read(kinds[name], value) for name, value in zip(kinds, row, strict=True)})
+
+
+def to_text(fact: Fact) -> str:
+    """A fact as JSON, for `from_text`."""
+    return json.dumps({name: written(getattr(fact, name)) for name in _KINDS[type(fact)]})
+
+
+def from_text(kind: type[F], text: str) -> F:
+    """Raises:
+    ValueError: it is no such fact.
+    """
+    try:
+        values = json.loads(text)
+        return _fact(kind, tuple(values[name] for name in _KINDS[kind]))
+    except (ArithmeticError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"no {kind.__name__}: {text[:80]!r}") from error
+
+
+def _file(path: Path) -> object:
+    """Which file is there; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

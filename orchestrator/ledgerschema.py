@@ -6,10 +6,10 @@ step at the end. Only SQL of SQLite 3.26 is used: some systems with Python 3.11 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import FULL, LedgerError
+from orchestrator.errors import FULL, LedgerDamaged, LedgerError
 
 Pairs = tuple[tuple[str, str], ...]
 """Names and values."""
@@ -197,21 +197,24 @@ def connect(path: Path, steps: Sequence[Step] = STEPS) -> sqlite3.Connection:
     the new one, and the same call again goes on from there.
 
     Raises:
-        LedgerError: not a ledger, damaged, of a newer trainshed, or the folder cannot be written.
+        LedgerDamaged: not a ledger, damaged, or gone though there was one.
+        LedgerError: of a newer trainshed or another program, or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            # Commands and parameters are in it: for the owner's eyes. SQLite gives its side files
-            # the same mode.
-            path.touch(mode=0o600)
+        _make(path)
+    except IsADirectoryError as error:
+        raise LedgerError(
+            f"the ledger {path} is a folder", fix="move it away; a ledger is made"
+        ) from error
     except OSError as error:
         is_full = error.errno in FULL
         fix = "free some disk space" if is_full else f"make {path.parent} a folder you can write to"
         raise LedgerError(f"cannot make the ledger {path}", fix=fix) from error
     with translated(path):
-        # The absolute path, because SQLite takes the bare name ":memory:" for no file at all.
-        connection = sqlite3.connect(path.absolute(), timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        # A URI, because a file that was set aside a moment ago must not be made anew, empty.
+        place = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(place, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             # With NORMAL a power cut forgets the last commits, and a run that was paid for must
@@ -222,6 +225,39 @@ def connect(path: Path, steps: Sequence[Step] = STEPS) -> sqlite3.Connection:
             connection.close()
             raise
         return connection
+
+
+def _make(path: Path) -> None:
+    """An empty file where there was never a ledger.
+
+    Raises:
+        LedgerDamaged: there was one.
+        OSError: it cannot be made, or a folder is in its place.
+    """
+    # In this order, because another process may be making the ledger: SQLite writes ahead only
+    # when the file itself has its first page.
+    sides = [side for side in side_files(path) if side.exists() and side.stat().st_size]
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and path.stat().st_size:
+        return
+    if sides or workspaces_file(path).exists():
+        raise LedgerDamaged(f"the ledger {path} is {'empty' if path.exists() else 'gone'}")
+    # Commands and parameters are in it: for the owner's eyes. SQLite gives its side files the same
+    # mode.
+    path.touch(mode=0o600)
+
+
+def side_files(path: Path) -> tuple[Path, Path]:
+    """What SQLite keeps beside a file that is in use, or was when its last user was killed."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def workspaces_file(path: Path) -> Path:
+    """Where the folders are listed whose runs are in this ledger, a JSON text a line; none before
+    the first run.
+    """
+    return path.with_name("workspaces")
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> None:
@@ -262,7 +298,11 @@ def _version(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) 
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
     empty = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-    if not empty and (owner != APPLICATION_ID or version == 0):
+    ours = "SELECT 1 FROM sqlite_master WHERE name = 'schema_step'"
+    strange = not empty and (owner != APPLICATION_ID or version <= 0)
+    if strange and connection.execute(ours).fetchone():
+        raise LedgerDamaged(f"the ledger {path} is damaged: its header is overwritten")
+    if strange:
         raise LedgerError(
             f"{path} is an SQLite file of another program", fix="move it away; a ledger is made"
         )
@@ -270,11 +310,11 @@ def _version(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) 
         needed = connection.execute(
             "SELECT trainshed FROM schema_step WHERE version = ?", (version,)
         ).fetchone()
+        if needed is None:
+            raise LedgerDamaged(f"the ledger {path} is damaged: it has no version {version}")
         raise LedgerError(
             f"the ledger {path} has version {version}, and this trainshed knows {len(steps)}",
-            fix=f"install trainshed {needed[0]} or later"
-            if needed
-            else "install a newer trainshed",
+            fix=f"install trainshed {needed[0]} or later",
         )
     return version
 
@@ -322,10 +362,9 @@ def translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
             case sqlite3.SQLITE_NOTADB:
-                message, fix = f"{path} is not a ledger", "move it away; a new one is made"
+                raise LedgerDamaged(f"{path} is not a ledger") from error
             case sqlite3.SQLITE_CORRUPT:
-                message = f"the ledger {path} is damaged"
-                fix = f"move it away and put a copy back, {path.name}.v*.bak or your own backup"
+                raise LedgerDamaged(f"the ledger {path} is damaged") from error
             case sqlite3.SQLITE_BUSY:
                 message = f"the ledger {path} was locked for {BUSY_TIMEOUT_S:.0f} s"
                 fix = "wait for the other train command, or end it"
@@ -338,8 +377,8 @@ def translated(path: Path) -> Iterator[None]:
             case sqlite3.SQLITE_CONSTRAINT:
                 message, fix = f"the ledger {path} refuses a fact", ""
             case _:
-                message = f"cannot use the ledger {path}"
-                fix = f"look for damage: sqlite3 {shlex.quote(str(path))} 'PRAGMA quick_check'"
+                # What we ask is right, so the tables are not as we made them, or a text is none.
+                raise LedgerDamaged(f"cannot use the ledger {path}") from error
         raise LedgerError(message, fix=fix) from error
 
 

@@ -89,6 +89,21 @@ class Line:
     def settimeout(self, timeout_s: float | None) -> None:
         self._endpoint.settimeout(timeout_s)
 
+    def unsent(self) -> int:
+        """How many bytes still wait here, or are on their way; 0 where the system does not tell.
+
+        Source: tcp(7), SIOCOUTQ, which has the number of TIOCOUTQ.
+        """
+        if sys.platform != "linux" or not isinstance(self._endpoint, socket.socket):
+            return 0
+        import fcntl
+        import termios
+
+        with contextlib.suppress(OSError, ValueError):
+            answer = fcntl.ioctl(self._endpoint.fileno(), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(answer, sys.byteorder)
+        return 0
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """What is sent meanwhile leaves in as few packets as the system can make of it.

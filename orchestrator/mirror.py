@@ -2,6 +2,7 @@
 
     .train/runs/<run id>/{request.json, seen.json, log, metrics.jsonl, usage.jsonl}
                         /{command, unsent, settled}
+                        /recorded.json     as the ledger has it, which can be lost
     .train/settled                     names of settled runs, so that a hundred thousand of them
                                        need not be looked into to find the one that goes on
 
@@ -81,6 +82,11 @@ class Mirror:
     @cached_property
     def request(self) -> RunRequest:
         return from_bytes(RunRequest, (self.folder / "request.json").read_bytes())
+
+    @property
+    def recorded(self) -> Path:
+        """Where it was sent and at what price, as the ledger was told."""
+        return self.folder / "recorded.json"
 
     @property
     def seen(self) -> Seen | None:

@@ -7,7 +7,6 @@ computes only what goes on. The ledger takes a price back when an event comes th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -32,7 +31,7 @@ from orchestrator.cost import (
     run_usage,
     sum_rows,
 )
-from orchestrator.errors import LedgerError
+from orchestrator.errors import LedgerDamaged, LedgerError
 from orchestrator.ledger import Ledger
 from orchestrator.ledgerschema import written
 
@@ -124,11 +123,16 @@ def _settle(ledger: Ledger, now: datetime) -> None:
     if not settled:
         return
     # A ledger that cannot be written now still tells what is in it.
-    with suppress(LedgerError), ledger.at_once(writing=True):
-        # Another command may have recorded what changes them; then the next one settles.
-        if ledger.query(newest) == last:
-            for run in settled:
-                ledger.query(_SETTLE, *_settled_values(run), run.usage.run_id)
+    try:
+        with ledger.at_once(writing=True):
+            # Another command may have recorded what changes them; then the next one settles.
+            if ledger.query(newest) == last:
+                for run in settled:
+                    ledger.query(_SETTLE, *_settled_values(run), run.usage.run_id)
+    except LedgerDamaged:
+        raise
+    except LedgerError:
+        pass
 
 
 def _open_runs(ledger: Ledger, now: datetime) -> list[tuple[str, PricedRun]]:

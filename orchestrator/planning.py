@@ -13,6 +13,7 @@ from orchestrator.filelock import alone
 from orchestrator.ledger import Ledger, RunFact
 from orchestrator.mirror import LOST, Mirror, Mirrors, readable
 from orchestrator.plan import Order, make_request, make_run_id, same_work
+from orchestrator.rebuild import keep_beside
 from orchestrator.sessions import open_session
 from orchestrator.snapshot import Snapshot
 from orchestrator.spec import Job, Remote
@@ -73,7 +74,10 @@ class Planning:
                 self._unsent.add(mirror.run_id)
             self._tell.step(f"going on with {mirror.run_id}")
         mirror.take_on(self._token)
-        self._ledger.add(self._run_fact(mirror, order))
+        if self._ledger.run(mirror.run_id) is None:
+            fact = self._run_fact(mirror, order)
+            keep_beside(fact, mirror, self._ledger.path)
+            self._ledger.add(fact)
         return mirror
 
     def _unfinished(
@@ -90,9 +94,6 @@ class Planning:
         return None
 
     def _run_fact(self, mirror: Mirror, order: Order) -> RunFact:
-        known = self._ledger.run(mirror.run_id)
-        if known is not None:
-            return known
         request, price = mirror.request, order.remote.price
         session = open_session(self._ledger, order.remote.name)
         return RunFact(

@@ -153,7 +153,7 @@ class Connection:
         # The first command logs in, and the others wait for it.
         with nullcontext() if self._identity else self._first:
             stream, sent = self._take_off(line, first) or self._start(line, first)
-        channel = Channel(stream, self.where, SILENCE_LIMIT_S, _BROKEN)
+        channel = Channel(stream, self.where, SILENCE_LIMIT_S, _BROKEN, self._lines[0].unsent)
         self._channels.append(channel)
         with suppress(ConnectionLost):
             channel.write(first[sent:])
@@ -319,7 +319,7 @@ class Connection:
         options.key_types = _known_first(options.key_types, known)
         transport.banner_timeout = transport.handshake_timeout = timeout_s
         try:
-            transport.start_client(timeout=2 * timeout_s)
+            transport.start_client(timeout=min(2 * timeout_s, SILENCE_LIMIT_S))
             key = transport.get_remote_server_key()
         except _FAILED as error:
             if transport.remote_version:

@@ -49,7 +49,17 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "files: what the laptop keeps, and what it reads",
         {
             *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
-            *("ledgerschema", "mirror", "money", "package", "plan", "remotes", "scan", "schema"),
+            *(
+                "ledgerschema",
+                "mirror",
+                "money",
+                "package",
+                "plan",
+                "rebuild",
+                "remotes",
+                "scan",
+                "schema",
+            ),
             *("shelf", "snapshot", "statcache"),
             *("account", "fitting", "sessions"),
             *("surroundings", "declared", "finding", "planning", "pricetable", "status"),

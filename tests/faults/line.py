@@ -6,6 +6,8 @@ import contextlib
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -14,21 +16,26 @@ from tests.servers import HOST
 UP, DOWN = "up", "down"
 Way = Literal["up", "down"]
 # cut: both ends see it closed. reset: both see a reset. stall: nothing comes any more, and nobody
-# is told, as when a lid is shut.
-Kind = Literal["cut", "reset", "stall"]
+# is told, as when a lid is shut. slow: it goes on at SLOW_BYTES_PER_S each way, for SLOW_S.
+Kind = Literal["cut", "reset", "stall", "slow"]
 
+SLOW_BYTES_PER_S = 2_000
+SLOW_S = 20.0
 _BLOCK_BYTES = 64 * 2**10
+_WINDOW_BYTES = 8 * 2**10
 
 
 @dataclass(frozen=True)
 class Fault:
     """Attributes:
     after_bytes: so many go through on that way, over all connections together, and not one more.
+    meanwhile: is done just before it strikes, and what it gives just after.
     """
 
     kind: Kind
     way: Way
     after_bytes: int
+    meanwhile: Callable[[], Callable[[], object]] | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.way} after {self.after_bytes}"
@@ -41,11 +48,15 @@ class FaultyLine:
     Attributes:
         port: where to connect.
         passed: how many bytes went through, by way.
+        struck_at: when the last fault struck, by the monotonic clock.
+        accepted_at: when each connection came.
     """
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server((HOST, 0))
+        # Else what the line is too slow for would have left the laptop already.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW_BYTES)
         self._listener.settimeout(0.05)
         self._lock = threading.Lock()
         self._pairs: list[_Pair] = []
@@ -55,6 +66,8 @@ class FaultyLine:
         self._left = 0
         self._ended = False
         self.passed = {UP: 0, DOWN: 0}
+        self.struck_at = 0.0
+        self.accepted_at: list[float] = []
         self.port = int(self._listener.getsockname()[1])
         self._start(self._accept)
 
@@ -94,6 +107,7 @@ class FaultyLine:
             except OSError:
                 return
             near.settimeout(None)
+            self.accepted_at.append(time.monotonic())
             pair = _Pair(near, socket.create_connection((HOST, self._target)))
             with self._lock:
                 self._pairs.append(pair)
@@ -103,10 +117,12 @@ class FaultyLine:
 
     def _forward(self, pair: _Pair, source: socket.socket, target: socket.socket, way: Way) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_BLOCK_BYTES):
+            while data := source.recv(pair.block_bytes):
                 if not pair.flows.is_set():
                     continue  # what comes after a stall is lost
                 passing, strikes = self._let_through(data, way)
+                if pair.slow_until > time.monotonic():
+                    time.sleep(len(passing) / SLOW_BYTES_PER_S)
                 target.sendall(passing)
                 if strikes is not None:
                     self._strike(strikes)
@@ -114,8 +130,9 @@ class FaultyLine:
             if pair.flows.is_set():
                 target.shutdown(socket.SHUT_WR)
 
-    def _let_through(self, data: bytes, way: Way) -> tuple[bytes, Kind | None]:
+    def _let_through(self, data: bytes, way: Way) -> tuple[bytes, Fault | None]:
         """What passes, and how the line fails behind it."""
+        whole = data
         with self._lock:
             fault = self._fault
             if fault is not None and fault.way == way:
@@ -123,15 +140,19 @@ class FaultyLine:
                 self._left -= len(data)
                 if spent:
                     self._fault = None
-                    return data, fault.kind
+                    # A slow line loses nothing.
+                    return whole if fault.kind == "slow" else data, fault
             self.passed[way] += len(data)
             return data, None
 
-    def _strike(self, kind: Kind) -> None:
+    def _strike(self, fault: Fault) -> None:
+        then = fault.meanwhile() if fault.meanwhile else lambda: None
         with self._lock:
             struck, self._open = self._open, []
+            self.struck_at = time.monotonic()
         for pair in struck:
-            pair.strike(kind)
+            pair.strike(fault.kind)
+        then()
 
 
 class _Pair:
@@ -139,6 +160,8 @@ class _Pair:
 
     Attributes:
         flows: cleared by a stall.
+        slow_until: by the monotonic clock.
+        block_bytes: what is read at once.
     """
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
@@ -146,6 +169,8 @@ class _Pair:
         self.far = far
         self.flows = threading.Event()
         self.flows.set()
+        self.slow_until = 0.0
+        self.block_bytes = _BLOCK_BYTES
 
     def close(self) -> None:
         self.near.close()
@@ -154,6 +179,10 @@ class _Pair:
     def strike(self, kind: Kind) -> None:
         if kind == "stall":
             self.flows.clear()
+            return
+        if kind == "slow":
+            self.slow_until = time.monotonic() + SLOW_S
+            self.block_bytes = SLOW_BYTES_PER_S // 10
             return
         for end in (self.near, self.far):
             with contextlib.suppress(OSError):

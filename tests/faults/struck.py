@@ -1,54 +1,73 @@
-"""The command line, struck by a signal just before its n-th effect on the file system or the line.
+"""The command line, struck by signals just before its n-th effect: on the file system, the ledger
+or the line.
 
-    python -m tests.faults.struck N SIGNAL COUNT_FILE WORD...
+    python -m tests.faults.struck N SIGNAL[,SIGNAL] COUNT_FILE WORD...
 
-When it ends by itself, the number of effects is in COUNT_FILE.
+The second signal comes a moment after the first. When the command ends by itself, the number of
+effects is in COUNT_FILE.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from orchestrator.cli import run_command
+from orchestrator import cli
 from orchestrator.line import Line
+from tests.faults.statements import before_each_statement
 from tests.forks import before_each_change
 
+# As quickly as a person presses a key twice, or a little quicker.
+TWICE_S = 0.03
 
-def main() -> int:
-    step, number, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+
+def main() -> NoReturn:
+    step, file = int(sys.argv[1]), Path(sys.argv[3])
+    first, *then = (int(number) for number in sys.argv[2].split(","))
     sys.argv = ["train", *sys.argv[4:]]
-    sent = 0
+    others = 0
     changes = before_each_change(sys.maxsize, lambda: None)
     next(changes)
 
     def effects() -> int:
-        return next(changes) + sent
+        return next(changes) + others
 
-    strike = _once(lambda: os.kill(os.getpid(), number))
+    @_once
+    def strike() -> None:
+        for number in then:
+            threading.Timer(TWICE_S, os.kill, (os.getpid(), number)).start()
+        os.kill(os.getpid(), first)
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         # After the other hook has counted it, and before it is done.
         if effects() > step:
             strike()
 
-    sys.addaudithook(watch)
-    send = Line.send
-
-    def counted(line: Line, data: bytes) -> int:
-        nonlocal sent
-        sent += 1
+    def count() -> None:
+        nonlocal others
+        others += 1
         if effects() > step:
             strike()
+
+    sys.addaudithook(watch)
+    before_each_statement(count)
+    send, end = Line.send, os._exit
+
+    def counted(line: Line, data: bytes) -> int:
+        count()
         return send(line, data)
 
+    def ended(code: int) -> NoReturn:
+        file.write_text(str(effects()))
+        end(code)
+
     Line.send = counted  # type: ignore[assignment, method-assign]
-    code = run_command()
-    total = effects()
-    file.write_text(str(total))
-    return code
+    os._exit = ended  # type: ignore[assignment]
+    cli.main()
 
 
 def _once(action: Callable[[], object]) -> Callable[[], None]:
@@ -62,4 +81,4 @@ def _once(action: Callable[[], object]) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

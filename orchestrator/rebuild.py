@@ -1,0 +1,200 @@
+"""A ledger made again, of what the workspaces keep of their runs.
+
+A damaged one is set aside under a dated name and never deleted. What stands nowhere else is lost,
+and told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.declared import accept
+from orchestrator.errors import LedgerDamaged
+from orchestrator.events import run_events
+from orchestrator.filelock import alone
+from orchestrator.ledger import (
+    ArtifactFact,
+    Fact,
+    Ledger,
+    Reporter,
+    RunEvent,
+    RunFact,
+    from_text,
+    to_text,
+)
+from orchestrator.ledgerschema import side_files, workspaces_file
+from orchestrator.mirror import Mirror, Mirrors
+from orchestrator.shelf import Shelf
+from remote import clock
+from remote.atomic import replace_file, sync_folder
+from remote.runfolder import State
+
+# How many runs are named of which nothing is known any more.
+_NAMED = 5
+
+
+def keep_beside(fact: RunFact, mirror: Mirror, ledger: Path) -> None:
+    """Keep with the run what the ledger is about to be told of it, and where runs are kept."""
+    replace_file(mirror.recorded, to_text(fact).encode("ascii"))
+    known = _workspaces(ledger)
+    if fact.workspace not in known:
+        lines = "".join(f"{json.dumps(name)}\n" for name in (*known, fact.workspace))
+        replace_file(workspaces_file(ledger), lines.encode("ascii"))
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What became of a damaged ledger.
+
+    Attributes:
+        aside: the damaged file's new name; None where there was none.
+        workspaces: the folders whose runs were looked at.
+        away: folders that are gone, and their runs with them.
+        unknown: runs of which nobody knows any more where they were sent and at what price.
+    """
+
+    aside: Path | None
+    workspaces: tuple[str, ...]
+    away: tuple[str, ...]
+    runs: int
+    artifacts: int
+    unknown: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """For the user: what was done, and what is lost."""
+        if self.aside is not None:
+            yield f"it is kept as {self.aside}"
+        yield (
+            f"a new one is made of what {', '.join(self.workspaces) or 'no workspace'} keeps: "
+            f"{self.runs} runs, {self.artifacts} of the files they made"
+        )
+        yield "lost: all grades (train pull grades again), and that a model was chosen by --latest"
+        if self.unknown:
+            more = f" and {len(self.unknown) - _NAMED} more" if self.unknown[_NAMED:] else ""
+            yield (
+                f"lost: where {len(self.unknown)} runs were sent, and their prices: "
+                f"{', '.join(self.unknown[:_NAMED])}{more}"
+            )
+        if self.away:
+            yield f"lost: the runs of folders that are not there: {', '.join(self.away)}"
+
+
+def rebuild(path: Path, here: Path | None) -> Rebuilt | None:
+    """Set a damaged ledger aside, and make another of what there is; None where it is sound.
+
+    After a crash at any point the next command does it again, and no file is lost.
+
+    Args:
+        here: a workspace besides those that are known.
+
+    Raises:
+        LedgerError: it cannot be written.
+        OSError: the folder cannot be written.
+    """
+    # Of several commands that meet the damage the first does it, and the others find it done.
+    folder = path.with_name("rebuilding")
+    with alone(folder / "lock"):
+        if _is_sound(path):
+            return None
+        new = folder / path.name
+        for left in (new, *side_files(new)):
+            left.unlink(missing_ok=True)
+        rebuilt = _fill(new, (*_workspaces(path), *([str(here)] if here else ())))
+        aside = _set_aside(path)
+        os.replace(new, path)
+        sync_folder(path.parent)
+        return replace(rebuilt, aside=aside)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with Ledger.open(path) as ledger:
+            ledger.check()
+    except LedgerDamaged:
+        return False
+    return True
+
+
+def _set_aside(path: Path) -> Path | None:
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    aside = path.with_name(f"{path.name}.damaged-{now}")
+    found = False
+    # The file first: without it, what lies beside it is taken for damage too. Else a crash in
+    # between would leave a file that has lost its last facts, and seems sound.
+    for old, new in zip((path, *side_files(path)), (aside, *side_files(aside)), strict=True):
+        with suppress(FileNotFoundError):
+            old.rename(new)
+            found = True
+    return aside if found else None
+
+
+def _workspaces(ledger: Path) -> tuple[str, ...]:
+    """Those that are listed; a line that is none is passed over."""
+    try:
+        lines = workspaces_file(ledger).read_text("ascii").splitlines()
+    except (FileNotFoundError, ValueError):
+        return ()
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return tuple(name for name in found if isinstance(name, str))
+
+
+def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
+    names = tuple(dict.fromkeys(workspaces))
+    there = tuple(name for name in names if Path(name).is_dir())
+    runs = artifacts = 0
+    unknown: list[str] = []
+    with Ledger.open(new) as ledger:
+        for name in there:
+            state = Path(name) / ".train"
+            shelf = Shelf(state)
+            known: list[tuple[RunFact, Mirror]] = []
+            for mirror in Mirrors(state).all():
+                try:
+                    known.append((_recorded(mirror), mirror))
+                except (OSError, ValueError):
+                    unknown.append(mirror.run_id)
+            known.sort(key=lambda pair: pair[0].submitted_at)
+            facts = [fact for run, mirror in known for fact in (run, *_told(run, mirror, shelf))]
+            ledger.add(*facts)
+            runs += len(known)
+            artifacts += sum(isinstance(fact, ArtifactFact) for fact in facts)
+    away = tuple(name for name in names if name not in there)
+    return Rebuilt(None, there, away, runs, artifacts, tuple(unknown))
+
+
+def _recorded(mirror: Mirror) -> RunFact:
+    mirror.request  # noqa: B018 - without it nobody knows what it was to make
+    fact = from_text(RunFact, mirror.recorded.read_text("ascii"))
+    if fact.run_id != mirror.run_id:
+        raise ValueError(f"{mirror.recorded} tells of {fact.run_id}")
+    # Sessions are recorded nowhere else.
+    return replace(fact, session_id=None)
+
+
+def _told(run: RunFact, mirror: Mirror, shelf: Shelf) -> Iterator[Fact]:
+    """What its VM said became of it, and the files that came home."""
+    seen = mirror.seen
+    if seen is None:
+        return
+    events = run_events(run.run_id, seen, run.submitted_at, mirror.last_use_at())
+    if seen.report.state is None:
+        # It was submitted, and nothing was heard since.
+        at = max(clock.parse(seen.at), run.submitted_at)
+        yield RunEvent(run.run_id, State.QUEUED.value, at, Reporter.LAPTOP)
+    yield from events
+    for artifact in accept(seen.report.artifacts, mirror.request.outputs):
+        kept = shelf.find(artifact.sha256)
+        if kept is not None:
+            pulled_at = datetime.fromtimestamp(kept.stat().st_mtime, UTC)
+            yield ArtifactFact(
+                run.run_id, artifact.path, artifact.size_bytes, artifact.sha256, pulled_at
+            )
