@@ -7,14 +7,14 @@ DescribeInstanceAttribute; "Instance lifecycle"; "How billing works for On-Deman
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from orchestrator.awserrors import MISSING, translated
 from orchestrator.awsprices import Client, on_demand_quote, spot_quote
-from orchestrator.errors import CloudError, CloudRefused, NoCapacity
+from orchestrator.errors import CloudRefused
 from orchestrator.power import Machine, Power, Quote, SelfStop, Tariff
 
 _POWER = {
@@ -27,14 +27,6 @@ _POWER = {
 }
 # `User initiated (2026-11-21 17:05:11 GMT)`
 _WHEN = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
-_NO_ROOM = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity")
-_LOGIN = (
-    *("AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken"),
-    *("RequestExpired", "UnrecognizedClientException", "ExpiredTokenException"),
-)
-_RIGHTS = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
-_LOGIN_FIX = "aws sts get-caller-identity; then aws sso login, or aws configure"
-_MISSING = "InvalidInstanceID.NotFound"
 
 
 class Aws:
@@ -62,7 +54,7 @@ class Aws:
             CloudRefused: it would be deleted then, disk and all.
         """
         self._refuse_if_one_time(self._found())
-        with _translated(self._region):
+        with translated(self._region):
             answer = self._ec2.describe_instance_attribute(
                 InstanceId=self._instance, Attribute="instanceInitiatedShutdownBehavior"
             )
@@ -81,7 +73,7 @@ class Aws:
         try:
             found = self._found()
         except CloudRefused as error:
-            if error.code != _MISSING:
+            if error.code != MISSING:
                 raise
             words = f"AWS has no {self._instance} in {self._region}"
             return Machine(Power.DELETED, reason=words)
@@ -103,18 +95,18 @@ class Aws:
         )
 
     def start(self) -> None:
-        with _translated(self._region):
+        with translated(self._region):
             self._ec2.start_instances(InstanceIds=[self._instance])
 
     def stop(self) -> None:
         self._refuse_if_one_time(self._found())
-        with _translated(self._region):
+        with translated(self._region):
             self._ec2.stop_instances(InstanceIds=[self._instance])
 
     def quote(self) -> Quote | None:
         found = self._found()
         size = found["InstanceType"]
-        with _translated(self._region):
+        with translated(self._region):
             if _is_spot(found):
                 zone = found["Placement"]["AvailabilityZone"]
                 return spot_quote(self._ec2, size, zone, self._region)
@@ -122,7 +114,7 @@ class Aws:
             return on_demand_quote(self._client("pricing", "us-east-1"), size, self._region)
 
     def _found(self) -> Mapping[str, Any]:
-        with _translated(self._region):
+        with translated(self._region):
             answer = self._ec2.describe_instances(InstanceIds=[self._instance])
         for reservation in answer.get("Reservations", ()):
             for instance in reservation.get("Instances", ()):
@@ -130,7 +122,7 @@ class Aws:
                 return instance
         raise CloudRefused(
             f"AWS has no {self._instance} in {self._region}",
-            code=_MISSING,
+            code=MISSING,
             fix="check region and instance of the remote: aws ec2 describe-instances",
         )
 
@@ -139,7 +131,7 @@ class Aws:
             return
         request = found.get("SpotInstanceRequestId")
         asked = {"SpotInstanceRequestIds": [request]} if request else {}
-        with _translated(self._region):
+        with translated(self._region):
             answer = self._ec2.describe_spot_instance_requests(**asked)
         mine = [r for r in answer["SpotInstanceRequests"] if r.get("InstanceId") == self._instance]
         if any(one["Type"] == "one-time" for one in mine):
@@ -156,7 +148,7 @@ class Aws:
         return self._client("ec2", self._region, self._endpoint or None)
 
     def _client(self, service: str, region: str, endpoint: str | None = None) -> Client:
-        with _translated(region):
+        with translated(region):
             import boto3
             from botocore.config import Config
 
@@ -167,78 +159,6 @@ class Aws:
                 retries={"mode": "standard", "total_max_attempts": 4},
             )
             return session.client(service, endpoint_url=endpoint, config=limits)
-
-
-@contextmanager
-def _translated(region: str) -> Iterator[None]:
-    """Make botocore's errors ours."""
-    try:
-        from botocore import exceptions as aws
-    except ImportError:
-        raise CloudRefused(
-            "AWS needs boto3, which is not installed",
-            code="no-boto3",
-            fix="pip install 'trainshed[aws]'",
-        ) from None
-    try:
-        yield
-    except aws.ClientError as error:
-        raise _refusal(error.response, region) from None
-    except (
-        *(aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound),
-        *(aws.UnauthorizedSSOTokenError, aws.SSOTokenLoadError, aws.TokenRetrievalError),
-        *(aws.CredentialRetrievalError, aws.NoAuthTokenError),
-    ) as error:
-        kind = type(error).__name__
-        raise CloudRefused(
-            "there is no login for AWS here", code=kind, cause=str(error), fix=_LOGIN_FIX
-        ) from None
-    except aws.BotoCoreError as error:
-        slow = isinstance(error, aws.ConnectTimeoutError | aws.ReadTimeoutError)
-        message = (
-            f"AWS ({region}) did not answer in time" if slow else f"cannot reach AWS ({region})"
-        )
-        fix = "check this computer's network, its proxy, and the remote's region"
-        raise CloudError(message, cause=str(error), fix=fix) from None
-
-
-def _refusal(answer: Mapping[str, Any], region: str) -> CloudError:
-    code = str(answer.get("Error", {}).get("Code", ""))
-    words = " ".join(str(answer.get("Error", {}).get("Message", "")).split())[:500]
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    shown = f" ({code})"
-    if code in _NO_ROOM:
-        fix = "try again later, or give it a size or an availability zone that has room"
-        return NoCapacity(
-            f"AWS has no room for it just now{shown}", code=code, cause=words, fix=fix
-        )
-    if code in _LOGIN:
-        message = f"AWS does not accept this login{shown}"
-        return CloudRefused(message, code=code, cause=words, fix=_LOGIN_FIX)
-    if code in _RIGHTS:
-        fix = (
-            "this login needs ec2:DescribeInstances, ec2:DescribeInstanceAttribute, "
-            "ec2:DescribeSpotInstanceRequests, ec2:StartInstances and ec2:StopInstances; "
-            "for prices ec2:DescribeSpotPriceHistory and pricing:GetProducts"
-        )
-        message = f"AWS does not allow it to this login{shown}"
-        # What it decodes to is for the account's owner, and long.
-        return CloudRefused(message, code=code, cause=words.partition(" Encoded")[0], fix=fix)
-    if code.startswith("InvalidInstanceID"):
-        fix = (
-            f"check region and instance of the remote: aws ec2 describe-instances --region {region}"
-        )
-        return CloudRefused(f"AWS knows no such instance{shown}", code=code, cause=words, fix=fix)
-    if code == "IncorrectInstanceState":
-        fix = "wait until what is under way there is done, then try again"
-        return CloudRefused(f"AWS cannot do this now{shown}", code=code, cause=words, fix=fix)
-    if status == 429 or "Throttling" in code or code == "RequestLimitExceeded":
-        fix = "try again in a few minutes; other programs may ask as this login too"
-        return CloudError(f"AWS is asked too often{shown}", cause=words, fix=fix)
-    if status >= 500:
-        fix = "try again later: https://health.aws.amazon.com/health/status"
-        return CloudError(f"AWS is out of order{shown}", cause=words, fix=fix)
-    return CloudRefused(f"AWS refused{shown}", code=code, cause=words)
 
 
 def _is_spot(found: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.azurelogin import LOGIN, METADATA, azure_login
 from orchestrator.azureprices import PRICES, azure_quote
-from orchestrator.errors import CloudRefused, NoCapacity
+from orchestrator.errors import CloudError, CloudRefused, NoCapacity
 from orchestrator.power import Machine, Power, Quote, SelfStop, Tariff
 from orchestrator.rest import Patience, Rest, asked_pause, said
 from orchestrator.secret import Token
@@ -142,7 +142,11 @@ class Azure:
         patience = self._rest.patience
         deadline = patience.monotonic() + _ORDER_LIMIT_S
         while link and patience.monotonic() < deadline:
-            done = self._rest.follow(link)
+            try:
+                done = self._rest.follow(link)
+            except CloudError:
+                # The order stands, though this login may not read how it goes on.
+                return
             status = _text(done.body, "status")
             if status in ("Failed", "Canceled"):
                 code, words = said(done.body)
@@ -152,7 +156,7 @@ class Azure:
             if status == "Succeeded":
                 return
             pause = asked_pause(done)
-            patience.sleep(2.0 if pause is None else min(5.0, pause))
+            patience.sleep(2.0 if pause is None else min(5.0, max(0.1, pause)))
 
     def stop(self) -> None:
         self._order("deallocate")

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from orchestrator.errors import CloudRefused, NoCapacity
+from orchestrator.errors import CloudError, CloudRefused, NoCapacity
 from orchestrator.gcplogin import gcp_login
 from orchestrator.power import Machine, Power, Quote, SelfStop, Tariff
 from orchestrator.rest import Patience, Rest
@@ -120,7 +120,11 @@ class Gcp:
                 return
             patience.sleep(1.0)
             path = f"{self._machine.zone_path}/operations/{order.get('name')}"
-            order = self._rest.get(path).body
+            try:
+                order = self._rest.get(path).body
+            except CloudError:
+                # The order stands, though this login may not read how it goes on.
+                return
 
     def stop(self) -> None:
         self._raise_failure(self._rest.post(f"{self._machine.path}/stop").body)

@@ -30,6 +30,9 @@ REGION = "eu-central-1"
 KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI-very-secret"
 
+# One server for all of them.
+pytestmark = pytest.mark.xdist_group("moto")
+
 
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

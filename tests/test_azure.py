@@ -157,6 +157,17 @@ def test_no_room_that_is_found_late_is_in_what_the_machine_is_described_with(
     assert found.reason == "AllocationFailed: Allocation failed."
 
 
+def test_an_order_stands_though_nobody_may_read_how_it_goes_on(
+    cloud: arm.Arm, clock: MovedClock
+) -> None:
+    cloud.faults = [None, arm.error(403, "AuthorizationFailed", "operations/read")]
+    azure = machine(cloud, clock)
+
+    azure.start()
+
+    assert azure.describe().power is Power.STARTING
+
+
 @pytest.mark.parametrize(
     ("fault", "words", "fix"),
     [

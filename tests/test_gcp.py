@@ -149,6 +149,17 @@ def test_an_order_that_takes_long_is_not_waited_out(cloud: gce.Gce, clock: Moved
     assert machine(cloud, clock).describe().power is Power.STARTING
 
 
+def test_an_order_stands_though_nobody_may_read_how_it_goes_on(
+    cloud: gce.Gce, clock: MovedClock
+) -> None:
+    cloud.faults = [None, None, gce.error(403, "forbidden", "compute.zoneOperations.get")]
+    gcp = machine(cloud, clock)
+
+    gcp.start()
+
+    assert gcp.describe().power is Power.STARTING
+
+
 @pytest.mark.parametrize(
     ("fault", "words", "fix"),
     [

@@ -68,7 +68,16 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "clouds: who rents the machines out",
         {
-            *("aws", "awsprices", "azure", "azurelogin", "azureprices", "exchange", "gcp"),
+            *(
+                "aws",
+                "awserrors",
+                "awsprices",
+                "azure",
+                "azurelogin",
+                "azureprices",
+                "exchange",
+                "gcp",
+            ),
             *("gcplogin", "owncommand", "program", "provider", "rest"),
         },
     ),
@@ -142,7 +151,7 @@ DOORS = {
     "paramiko": {"flight", "ssh"},
     "asyncssh": {"practicevm"},
     "boto3": {"aws"},
-    "botocore": {"aws"},
+    "botocore": {"aws", "awserrors"},
     "google": {"gcplogin"},
     "http": {"exchange"},
     "yaml": {"config"},

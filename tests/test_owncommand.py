@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,9 +47,26 @@ def test_an_address_that_ssh_could_misread_is_not_taken(address: str) -> None:
 
 def test_lines_are_the_shells_and_know_the_remote(tmp_path: Path) -> None:
     file = tmp_path / "a b"
-    command(start=f'read line || printf %s "$TRAINSHED_REMOTE" > "{file}"').start()
+    command(start=f'printf "it\'s %s" "$TRAINSHED_REMOTE" > "{file}"').start()
 
-    assert file.read_text() == "gpu-1"
+    assert file.read_text() == "it's gpu-1"
+
+
+def test_a_line_that_asks_gets_no_answer_from_our_own_input() -> None:
+    code = """
+from orchestrator.owncommand import Command
+print(Command("gpu-1", "true", "true", "read word; echo $word").describe().power)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent,
+        input="running\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "unknown\n"
 
 
 def test_a_failure_is_told_with_the_last_line_and_without_the_command() -> None:

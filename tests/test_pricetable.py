@@ -50,7 +50,9 @@ def test_more_gpus_of_a_kind_cost_more() -> None:
         ("azure", "Standard_NC6", "westeurope", "1.166"),
         ("azure", "standard_nc24ads_a100_v4", "EastUS", "3.673"),
         ("aws", "g4dn.xlarge", "us-east-1", "0.526"),
+        ("aws", "g6.xlarge", "us-east-1", "0.8048"),
         ("gcp", "a2-highgpu-1g", "us-central1", "3.673385"),
+        ("gcp", "g2-standard-4", "europe-west4", "0.742916046"),
         ("gcp", "n1-standard-4+1xnvidia-tesla-t4", "us-central1", "0.539999"),
     ],
 )

@@ -180,9 +180,10 @@ def test_no_network_is_said_with_the_host(clock: MovedClock) -> None:
 def test_a_broken_or_endless_answer_is_an_error_not_a_crash(
     service: Echo, clock: MovedClock
 ) -> None:
-    service.faults = [Reply(200, b"{", {"Content-Length": "99"})] * 9
-    with pytest.raises(CloudError, match="cannot reach Cloud"):
+    service.faults = [Reply(200, b"{}", {"Content-Length": "99"})] * 9
+    with pytest.raises(CloudError, match="cannot reach Cloud") as failed:
         rest(service, clock).get("/x")
+    assert failed.value.cause == "the answer broke off"
 
     service.faults = [Reply(200, b" " * (9 << 20))] * 9
     with pytest.raises(CloudError) as failed:
