@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, Mapping, NoReturn, Tuple, Type
 
 from remote import clock, protocol, record
+from remote.lease import Lease
 from remote.parts import gaps
 from remote.protocol import (
     CALL,
@@ -70,6 +71,7 @@ class Agent:
         self.sink = sink
         self.package = package
         self.spoke_at = time.monotonic()
+        self.lease = Lease(root)
         self.store = Store(root, self.tick)
         # Manifests by digest, each with what was lacking.
         self.offered: Dict[str, Tuple[bytes, Tuple[protocol.Lacking, ...]]] = {}
@@ -81,6 +83,7 @@ class Agent:
             ahead: calls that came before we were there.
         """
         self.send(RESULT, record.encode(self.hello()))
+        self.lease.begin()
         calls = io.BytesIO(ahead)
         while (frame := protocol.read_frame(calls.read)) is not None:
             self.answer(frame)
@@ -94,6 +97,7 @@ class Agent:
 
     def answer(self, frame: Frame) -> None:
         """One call, one result or refusal. A refusal leaves the conversation usable."""
+        self.lease.renew()
         try:
             operation, arguments = self._parse(frame)
             value, body = operation(arguments, frame.body)
@@ -136,6 +140,7 @@ class Agent:
 
     def tick(self) -> None:
         """Say that we live, when nothing was said for a while."""
+        self.lease.renew()
         if time.monotonic() - self.spoke_at >= HEARTBEAT_S:
             self.send(WORKING, {})
 
@@ -156,6 +161,9 @@ class Agent:
             protocol.Fetch: self._fetch,
             protocol.Examine: self._examine,
             protocol.Tidy: self._tidy,
+            protocol.Keep: self._keep,
+            protocol.LetGo: self._let_go,
+            protocol.HowKept: self._how_kept,
         }
         name = frame.head.get("op")
         call = next((call for call in operations if protocol.name_of(call) == name), None)
@@ -284,6 +292,33 @@ class Agent:
         from remote.tidy import tidy
 
         return tidy(self.store, call.keep_days, drop=call.drop, home=call.home), b""
+
+    def _keep(self, call: protocol.Keep, body: bytes) -> _Answer:
+        from remote.keeper import keep
+
+        return self._meanwhile(lambda: keep(self.store.root, call, self.package)), b""
+
+    def _let_go(self, call: protocol.LetGo, body: bytes) -> _Answer:
+        from remote.keeper import let_go
+
+        self._meanwhile(lambda: let_go(self.store.root, call.session))
+        return protocol.Done(), b""
+
+    def _how_kept(self, call: protocol.HowKept, body: bytes) -> _Answer:
+        from remote.keeper import how_kept, revive
+
+        revive(self.store.root)
+        return how_kept(self.store.root), b""
+
+    def _meanwhile(self, work: Callable[[], object]) -> object:
+        """Do what may take long, and say that we live."""
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        with ThreadPoolExecutor(1) as pool:
+            doing = pool.submit(work)
+            while not wait([doing], timeout=1.0).done:
+                self.tick()
+            return doing.result()
 
     def _refuse_os(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):

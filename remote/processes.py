@@ -20,6 +20,8 @@ class Process(NamedTuple):
         ticks: CPU time, user and system, in clock ticks.
         started: in clock ticks since boot; tells two processes with one pid apart.
         ended: and nobody has taken leave of it (a zombie).
+        name: its program's, cut by the kernel to 15 bytes.
+        terminal: the device number of its controlling terminal; 0 for none.
 
     Source: proc(5), Linux man-pages: /proc/[pid]/stat.
     """
@@ -31,6 +33,8 @@ class Process(NamedTuple):
     started: int
     rss_pages: int
     ended: bool = False
+    name: str = ""
+    terminal: int = 0
 
 
 def adopt_orphans() -> bool:
@@ -60,6 +64,8 @@ def parse_stat(stat: bytes) -> Process:
         started=int(fields[19]),
         rss_pages=int(fields[21]),
         ended=fields[0] == b"Z",
+        name=stat[stat.index(b"(") + 1 : stat.rindex(b")")].decode("utf-8", "replace"),
+        terminal=int(fields[4]),
     )
 
 

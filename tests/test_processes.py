@@ -220,8 +220,10 @@ def test_signalling_another_users_process_is_no_error() -> None:
 
 def test_a_program_s_name_cannot_confuse_the_reading() -> None:
     line = b"7 (a) R 1 (b\n) S 5 6 7 0 -1 4194560 1 2 3 4 30 12 9 9 20 0 1 0 555 1000 42 18 0 0 0"
-    assert parse_stat(line) == Process(7, 5, 7, 42, 555, 42)
-    assert parse_stat(line.replace(b") S", b") Z")) == Process(7, 5, 7, 42, 555, 42, ended=True)
+    found = Process(7, 5, 7, 42, 555, 42, name="a) R 1 (b\n")
+    assert parse_stat(line) == found
+    assert parse_stat(line.replace(b") S", b") Z")) == found._replace(ended=True)
+    assert parse_stat(line.replace(b" 7 0 -1", b" 7 34817 -1")).terminal == 34817
 
 
 def test_a_system_without_proc_shows_no_descendants(

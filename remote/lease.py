@@ -1,0 +1,44 @@
+"""What an agent does for the guard: says that a laptop is here, and revives a guard that is gone.
+
+Small, because each connection imports it; nearly all find no guard.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+# Well below what anybody would let a machine idle.
+_RENEW_S = 10.0
+
+
+class Lease:
+    """Of one connection."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        # `GuardFolder.laptop`, without importing all the records of that folder.
+        self._file = root / "guard" / "laptop"
+        self._renewed_at = float("-inf")
+
+    def begin(self) -> None:
+        """A laptop has come."""
+        if self.renew():
+            from remote.keeper import revive
+
+            try:
+                revive(self._root)
+            except OSError:
+                pass  # a full disk; this laptop has come for something else
+
+    def renew(self) -> bool:
+        """It is still here: noted now and then; whether it was noted now."""
+        if time.monotonic() - self._renewed_at < _RENEW_S:
+            return False
+        self._renewed_at = time.monotonic()
+        try:
+            os.utime(self._file)
+        except OSError:
+            return False  # nobody guards
+        return True
