@@ -67,7 +67,7 @@ class Aws:
                 fix=f"aws ec2 modify-instance-attribute --region {self._region} --instance-id "
                 f"{self._instance} --instance-initiated-shutdown-behavior stop",
             )
-        return SelfStop("poweroff")
+        return SelfStop("poweroff", (("cloud", "aws"), ("shutdown", behavior)))
 
     def describe(self) -> Machine:
         try:

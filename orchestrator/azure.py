@@ -104,13 +104,8 @@ class Azure:
     @cached_property
     def self_stop(self) -> SelfStop:
         """By its own identity; off by itself it would still be paid for."""
-        options = {
-            "endpoint": self._rest.endpoint,
-            "subscription": self._machine.subscription,
-            "resource_group": self._machine.resource_group,
-            "vm": self._machine.vm,
-        }
-        return SelfStop("deallocate", tuple(sorted(options.items())))
+        # Which machine it is it asks its own metadata service.
+        return SelfStop("deallocate", (("arm", self._rest.endpoint), ("cloud", "azure")))
 
     def describe(self) -> Machine:
         query = {"$expand": "instanceView", **_COMPUTE}

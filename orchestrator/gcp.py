@@ -84,7 +84,7 @@ class Gcp:
 
     @cached_property
     def self_stop(self) -> SelfStop:
-        return SelfStop("poweroff")
+        return SelfStop("poweroff", (("cloud", "gcp"),))
 
     def describe(self) -> Machine:
         try:

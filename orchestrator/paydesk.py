@@ -314,7 +314,10 @@ class PayDesk:
             paid_s=paid_s(bounds, per_hour) if per_hour else None,
             idle_s=session.idle_s,
             how=way.how if way else "",
-            options=way.options if way else (),
+            options=(
+                *(way.options if way else ()),
+                *([("spot", "yes")] if payments.is_spot else ()),
+            ),
         )
 
     def _check_terms(self, payments: Payments, terms: Terms) -> None:

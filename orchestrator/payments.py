@@ -49,6 +49,11 @@ class Payments:
         )
         self._account.see(sight, self.quote)
 
+    @property
+    def is_spot(self) -> bool:
+        """Whether the machine may be taken away, as far as its cloud was asked."""
+        return self._machine is not None and self._machine.spot
+
     def by_login(self, hello: Hello, clock_off_s: float, kept: Kept | None = None) -> None:
         """Keep that it answered, with what it and its guard know of its boots."""
         now = datetime.now(UTC)

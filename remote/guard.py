@@ -83,6 +83,8 @@ class Guard:
         if decision.act is not Act.WAIT or self.notice:
             self._warn(living, decision.why if decision.act is not Act.WAIT else self.notice)
         if decision.act is Act.STOP:
+            for run in living:
+                dismiss(run)
             self._stop(terms, decision.why)
         return decision.look_in_s
 
@@ -214,12 +216,16 @@ def _identity(path: Path) -> Tuple[int, int]:
 def warn(run: LiveRun, why: str) -> None:
     """Tell the run's supervisor that the machine goes: it lets the job save, hashes, and ends it.
 
-    The file says why, also to a supervisor that can go on later; the signal is what each knows.
+    One that may be restarted stays until the machine goes, so that no laptop restarts it before.
     """
     try:
-        replace_file(run.folder.path / "notice", f"{why}\n".encode())
+        replace_file(run.folder.notice, f"{why}\n".encode())
     except OSError:
-        pass  # a full disk; the signal comes through
+        dismiss(run)  # a full disk; the signal comes through
+
+
+def dismiss(run: LiveRun) -> None:
+    """Have the run's supervisor end at once, as far as it has not."""
     send_signal(_supervisors(run), signal.SIGTERM)
 
 

@@ -22,7 +22,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 from remote.lock import is_held
 from remote.processes import Process, read_processes
 from remote.record import from_bytes
-from remote.runfolder import RunFolder, RunRequest, RunState, is_run_id
+from remote.runfolder import RunFolder, RunRequest, RunState, State, is_run_id
 
 BUSY_S, WINDOW_S = 0.03, 60.0
 # Hashing what a run has made; beyond the time its command has to save.
@@ -95,13 +95,16 @@ class Runs:
             return None
         try:
             request = from_bytes(RunRequest, folder.request.read_bytes())
-            is_heard = written is not None
-            if is_heard and from_bytes(RunState, folder.state.read_bytes()).state.final:
+            state = None if written is None else from_bytes(RunState, folder.state.read_bytes())
+            if state is not None and state.state.final:
                 self._ended[name] = written or 0
                 return None
         except FileNotFoundError:
             return None  # it is being removed
-        return LiveRun(folder, request.grace_s + HASHING_S, is_heard)
+        # One that was interrupted has saved what it had, and waits for the machine to go.
+        is_saved = state is not None and state.state is State.RUNNING and bool(state.reason)
+        needs_s = 0.0 if is_saved else request.grace_s + HASHING_S
+        return LiveRun(folder, needs_s, can_hear=state is not None)
 
 
 class Presence:

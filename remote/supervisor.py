@@ -385,10 +385,17 @@ class Supervisor:
         if self.told_to_stop:
             raise self._interruption("the machine told it to stop (SIGTERM)")
         if self.folder.notice.exists():
-            raise self._interruption("the machine is about to be taken away")
+            raise self._interruption(self._noticed())
         if time.monotonic() >= self.set_up_until:
             limit = f"{_SETUP_LIMIT_S / 60:g} minutes"
             raise Stopped(State.SETUP_FAILED, f"setting up took more than {limit}: see the log")
+
+    def _noticed(self) -> str:
+        try:
+            why = self.folder.notice.read_text("utf-8", "replace").strip()
+        except OSError:
+            why = ""
+        return f"the machine goes off: {why[:200]}" if why else "the machine is about to go off"
 
     def _interruption(self, reason: str) -> Stopped:
         return Stopped(self.state.state if may_restart(self.folder) else State.FAILED, reason)

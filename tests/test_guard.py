@@ -62,7 +62,7 @@ def test_a_run_keeps_it_up_and_the_end_warns_it_and_waits_until_it_has_saved(
     state = state_of(run)
     assert (state.state.value, state.reason) == (
         "failed",
-        "the machine told it to stop (SIGTERM)",
+        "the machine goes off: the session's end",
     )
     assert b'"saved"' in run.artifacts.read_bytes()
 

@@ -92,7 +92,7 @@ def test_a_notice_warns_the_runs_and_is_on_the_disk(tmp_path: Path) -> None:
         assert machine.guard.read_stops() == ()
         write_state(imds, cloud="azure", taken=True)
         state = wait_for_state(run, "failed")
-        assert state.reason == "the machine told it to stop (SIGTERM)"
+        assert state.reason.startswith("the machine goes off: spot notice: ")
         wait_until(lambda: len(machine.guard.read_stops()) == 1, "it is recorded")
         assert machine.guard.read_stops()[0].why.startswith("spot notice: Azure")
         assert (run.path / "notice").read_text().startswith("spot notice: Azure")
