@@ -47,6 +47,10 @@ class Aws:
         return Tariff(60.0, 1.0, frozenset((Power.RUNNING,)))
 
     @property
+    def tells_address(self) -> bool:
+        return True
+
+    @property
     def self_stop(self) -> SelfStop:
         """Turning it off is enough.
 

@@ -101,6 +101,10 @@ class Azure:
         billed = (Power.STARTING, Power.RUNNING, Power.STOPPING, Power.STOPPED_BILLED)
         return Tariff(60.0, 1.0, frozenset(billed))
 
+    @property
+    def tells_address(self) -> bool:
+        return True
+
     @cached_property
     def self_stop(self) -> SelfStop:
         """By its own identity; off by itself it would still be paid for."""

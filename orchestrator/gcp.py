@@ -82,6 +82,10 @@ class Gcp:
         """By the second, a minute at least. Suspended, its memory is stored, which costs little."""
         return Tariff(60.0, 1.0, frozenset((Power.RUNNING, Power.STOPPING)))
 
+    @property
+    def tells_address(self) -> bool:
+        return True
+
     @cached_property
     def self_stop(self) -> SelfStop:
         return SelfStop("poweroff", (("cloud", "gcp"),))

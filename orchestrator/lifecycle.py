@@ -23,6 +23,8 @@ from orchestrator.tell import Teller
 
 _POLL_S = 3.0
 _CAPACITY_POLL_S = 20.0
+# A machine behind a gateway has none of its own.
+_ADDRESS_LIMIT_S = 15.0
 # Azure takes two minutes to start a GPU machine, and up to ten to deallocate one.
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 900.0
@@ -98,9 +100,14 @@ class Lifecycle:
             raise CloudRefused(f"{self._name} was deleted", fix=f"train remote remove {self._name}")
         if machine.power is not Power.RUNNING:
             self._order(capacity_limit_s)
-        return self._wait(
-            lambda m: m.power is Power.RUNNING and bool(m.address), START_LIMIT_S, "starts"
-        )
+        machine = self._wait(lambda m: m.power is Power.RUNNING, START_LIMIT_S, "starts")
+        if not self._provider.tells_address:
+            return machine
+        for _ in self._waiting.until(_ADDRESS_LIMIT_S, _POLL_S):
+            if machine.address:
+                break
+            machine = self.describe()
+        return machine
 
     def stop(self) -> Machine:
         """Until the cloud says that it costs nothing.

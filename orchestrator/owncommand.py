@@ -45,6 +45,10 @@ class Command:
     def tariff(self) -> Tariff:
         return _TARIFF
 
+    @property
+    def tells_address(self) -> bool:
+        return False
+
     @cached_property
     def self_stop(self) -> SelfStop:
         if not self.stop_itself:
@@ -105,6 +109,10 @@ class Nothing:
     @property
     def tariff(self) -> Tariff:
         return _TARIFF
+
+    @property
+    def tells_address(self) -> bool:
+        return False
 
     @property
     def self_stop(self) -> SelfStop:

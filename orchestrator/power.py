@@ -119,6 +119,10 @@ class Provider(Protocol):
     def tariff(self) -> Tariff: ...
 
     @property
+    def tells_address(self) -> bool:
+        """Whether it knows where a machine is; else that is what the user said."""
+
+    @property
     def self_stop(self) -> SelfStop:
         """May ask the cloud; refused where turning the machine off would do harm."""
 

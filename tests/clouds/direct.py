@@ -50,6 +50,10 @@ class Direct:
                 return Gcp(GcpMachine("p", "z", "i")).tariff
 
     @property
+    def tells_address(self) -> bool:
+        return True
+
+    @property
     def self_stop(self) -> SelfStop:
         return SelfStop("deallocate" if self.world.rules.halted_is_kept else "poweroff")
 

@@ -1,0 +1,199 @@
+"""Sessions on a rented machine: a real login, and the user's own commands for its power."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.ledger import Ledger
+from tests.laptop import HALF, Laptop, is_awaited, make_laptop, wait_until
+from tests.servers import SshServer
+
+
+class Rented:
+    """A remote `k80` whose power is a word in a file; it answers whatever that says."""
+
+    def __init__(self, laptop: Laptop, folder: Path) -> None:
+        self.laptop = laptop
+        self._power = folder / "the power"
+        self._power.write_text("stopped-free\n")
+        file = shlex.quote(str(self._power))
+        self.says({
+            "start": f"echo running > {file}",
+            "stop": f"echo stopped-free > {file}",
+            "status": f"cat {file}",
+        })  # fmt: skip
+
+    def says(self, commands: dict[str, str], **more: object) -> None:
+        """What its `cloud:` and the keys beside it are."""
+        cloud = {"provider": "command", **commands}
+        path = self.laptop.home / "remotes.yaml"
+        lines = [line for line in path.read_text().splitlines() if "cloud:" not in line]
+        lines.append(f"    cloud: {json.dumps(cloud)}")
+        lines += [f"    {key}: {json.dumps(value)}" for key, value in more.items()]
+        path.write_text("\n".join(lines) + "\n")
+
+    @property
+    def power(self) -> str:
+        return self._power.read_text().strip()
+
+    @power.setter
+    def power(self, word: str) -> None:
+        self._power.write_text(f"{word}\n")
+
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.laptop.home / "ledger.sqlite3")
+
+
+@pytest.fixture
+def rented(tmp_path: Path, embedded_server: SshServer) -> Iterator[Rented]:
+    laptop = make_laptop(tmp_path, None)
+    laptop.add_remote(embedded_server, "k80")
+    laptop.add_job("a")
+    yield Rented(laptop, tmp_path)
+    # Else its guard watches over the next test's machine.
+    laptop.train("session", "stop", "k80")
+
+
+def test_up_starts_it_and_opens_a_session_and_down_ends_both(rented: Rented) -> None:
+    up = rented.laptop.ok("up", "k80", "--hours", "3", "--budget", "5")
+    assert rented.power == "running"
+    assert "k80 is up: session k80-" in up.stdout
+    assert "$5.00; ends in 3 h 00 min" in up.stdout
+    assert "k80 CANNOT STOP ITSELF" in up.stderr
+
+    rented.laptop.ok("a", "--remote", "k80")
+    down = rented.laptop.ok("down", "k80")
+    assert rented.power == "stopped-free"
+    assert "k80 is stopped-free, by the cloud's word" in down.stderr
+    assert "k80 is down and costs nothing but its disk; session" in down.stdout
+    (session,) = rented.laptop.json("session", "list")
+    assert session["ended_at"] is not None
+    assert session["runs"] == 1
+    assert session["used_s"] > 0
+    assert not session["estimated"]
+
+
+def test_a_machine_that_is_on_and_idle_is_told_with_its_price(rented: Rented) -> None:
+    rented.power = "running"
+    done = rented.laptop.ok("a", "--remote", "k80")
+    assert "k80 is on and idle, at $0.50 an hour; to end that: train down k80" in done.stderr
+
+
+def test_nothing_is_idle_where_a_run_goes_on(rented: Rented, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    rented.power = "running"
+    detached = rented.laptop.ok("a", "--remote", "k80", "--detach", "-p", f"until={go}")
+    assert "idle" not in detached.stderr
+    wait_until(lambda: is_awaited(go), "the script")
+    refused = rented.laptop.train("down", "k80")
+    assert refused.returncode == 2
+    assert "runs go on on k80: a-" in refused.stderr
+    assert rented.power == "running"
+    go.touch()
+    rented.laptop.ok("attach", "a")
+
+
+def test_one_command_rents_the_machine_for_its_time(rented: Rented) -> None:
+    done = rented.laptop.ok("a", "--remote", "k80", "--up")
+    assert "mymodel.h5" in done.stdout
+    assert rented.power == "stopped-free"
+    assert len(rented.laptop.json("session", "list")) == 1
+
+
+def test_a_machine_that_was_on_stays_on_after_the_command(rented: Rented) -> None:
+    rented.power = "running"
+    rented.laptop.ok("a", "--remote", "k80", "--up")
+    assert rented.power == "running"
+
+
+def test_a_run_that_does_not_fit_the_budget_is_refused_before_anything_is_sent(
+    rented: Rented,
+) -> None:
+    rented.laptop.ok("up", "k80", "--budget", "0.05")
+    refused = rented.laptop.train("a", "--remote", "k80", "--time-limit", "1h")
+    assert refused.returncode == 6
+    assert "this run would take about 1 h 00 min and cost $0.50" in refused.stderr
+    assert not rented.laptop.states()
+    rented.laptop.ok("a", "--remote", "k80", "--time-limit", "1m")
+
+
+def test_a_budget_without_a_price_is_refused_unless_that_is_wanted(
+    rented: Rented, embedded_server: SshServer
+) -> None:
+    rented.laptop.add_remote(embedded_server, "free", price=None)
+    refused = rented.laptop.train("session", "start", "free", "--budget", "5")
+    assert refused.returncode == 6
+    assert "the price of free is unknown, so no budget can be kept" in refused.stderr
+    allowed = ("session", "start", "free", "--budget", "5", "--allow-unknown-price")
+    assert "its budget binds nothing" in rented.laptop.ok(*allowed).stderr
+    rented.laptop.ok("session", "stop", "free")
+
+
+def test_a_session_on_a_machine_without_a_cloud_is_counted_from_its_start_to_its_end(
+    rented: Rented, embedded_server: SshServer
+) -> None:
+    rented.laptop.add_remote(embedded_server, "own")
+    rented.laptop.ok("session", "start", "own")
+    assert "is on, and costs $0.50 an hour" in rented.laptop.ok("session", "stop", "own").stderr
+    (session,) = rented.laptop.json("session", "list")
+    assert not session["estimated"]
+    assert float(session["cost"]) == pytest.approx(session["paid_s"] * float(HALF) / 3600, abs=1e-6)
+
+
+def test_two_sessions_are_not_open_on_one_machine(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80")
+    again = rented.laptop.train("session", "start", "k80")
+    assert again.returncode == 2
+    assert "train session stop k80" in again.stderr
+
+
+def test_what_looks_as_if_it_were_off_is_said_to_be_billed(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80")
+    rented.power = "stopped-billed"
+    assert "STILL BILLED" in rented.laptop.ok("session", "status").stdout
+    (seen,) = rented.laptop.json("session", "status")
+    assert seen["power"] == "stopped-billed"
+
+
+def test_a_machine_that_nothing_is_said_of_cannot_be_started(
+    rented: Rented, embedded_server: SshServer
+) -> None:
+    rented.laptop.add_remote(embedded_server, "own")
+    for words in (("up", "own"), ("down", "own"), ("a", "-r", "own", "--up")):
+        refused = rented.laptop.train(*words)
+        assert refused.returncode == 2
+        assert "nothing is said of the cloud of own" in refused.stderr
+
+
+def test_a_cloud_that_refuses_is_told_with_its_words(rented: Rented) -> None:
+    rented.says(
+        {"start": "echo no such plan >&2; exit 3", "stop": "true", "status": "echo deleted"}
+    )
+    refused = rented.laptop.train("up", "k80")
+    assert refused.returncode == 2
+    assert "k80 was deleted" in refused.stderr
+    rented.says({"start": "echo no plan >&2; exit 3", "stop": "true",
+                 "status": "echo stopped-free"})  # fmt: skip
+    refused = rented.laptop.train("up", "k80")
+    assert "the start command of k80 ended with exit code 3" in refused.stderr
+    assert "cause: no plan" in refused.stderr
+
+
+def test_the_host_keys_of_a_machine_go_with_it_to_its_new_address(rented: Rented) -> None:
+    home = rented.laptop.home
+    remotes = home / "remotes.yaml"
+    port = next(line.split()[1] for line in remotes.read_text().splitlines() if "port:" in line)
+    known = (home / "known_hosts").read_text()
+    remotes.write_text(remotes.read_text().replace("127.0.0.1", "192.0.2.7"))
+    (home / "known_hosts").write_text(known.replace("127.0.0.1", "192.0.2.7"))
+    rented.says({"start": "true", "stop": "true", "status": "echo running 127.0.0.1"})
+    up = rented.laptop.ok("up", "k80")
+
+    assert "k80 has a new address: 127.0.0.1" in up.stderr
+    assert "host: 127.0.0.1" in remotes.read_text()
+    assert f"[127.0.0.1]:{port}" in (home / "known_hosts").read_text()
