@@ -296,7 +296,7 @@ class PayDesk:
                 f"train down {name}"
             )
         elif kept.fragile:
-            self.console.warn(f"after a reboot {name} would not stop itself: {kept.fragile}")
+            self.console.warn(f"{name} would not stop itself after a reboot: {kept.fragile}")
 
     def _keep(self, payments: Payments, session: Session) -> Keep:
         now, remote, provider = datetime.now(UTC), payments.remote, payments.provider
