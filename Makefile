@@ -8,12 +8,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types fmt lock faults calibrate bench clean setup openssh
+.PHONY: demo test check lint types fmt lock faults calibrate bench clean setup programs
 
 demo: setup
 	$(BIN)/python -m orchestrator.demo .demo
 
-test: setup openssh lint types
+test: setup programs lint types
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: setup lint types
@@ -43,12 +43,14 @@ setup: .venv/installed
 	  --constraint requirements.lock --config-settings editable_mode=compat --editable '.[grade,practice,aws,gcp,dev]'
 	@touch $@
 
-# The tests need a real OpenSSH server to start on loopback; no system service is touched. Those of
-# faults need a clock that can be put wrong, and a file system with quotas.
-openssh:
+# The tests need a real OpenSSH server to start on loopback, a cron, namespaces with networks, a clock
+# that can be put wrong, a file system with quotas. No service of the system is touched.
+programs:
 	@.ci/need sshd openssh-server "so the tests over OpenSSH are skipped"
 	@.ci/need faketime faketime "so the tests of wrong clocks are skipped"
 	@.ci/need mkfs.btrfs btrfs-progs "so the tests of quotas are skipped"
+	@.ci/need cron cron "so the tests of the guard after a reboot are skipped"
+	@.ci/need ip iproute2 "so the tests of clouds' metadata are skipped"
 
 # What CI installs, to the version; made anew from what pip resolves today.
 lock:
@@ -58,7 +60,7 @@ lock:
 
 # What `make test` breaks at a few points, at as many as TRAINSHED_FAULT_POINTS says.
 # What held is told in docs/reliability.md.
-faults: setup openssh
+faults: setup programs
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet atheris || \
 	  echo "atheris cannot be installed here, so the fuzzers are skipped"
 	@rm -f build/faults.jsonl; mkdir -p build
@@ -70,7 +72,7 @@ faults: setup openssh
 calibrate: setup
 	$(BIN)/python jobs/calibrate.py
 
-bench: setup openssh
+bench: setup programs
 	@.ci/need rsync rsync "so there is nothing to measure against"
 	$(BIN)/python -m bench
 
