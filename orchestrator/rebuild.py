@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.declared import accept
-from orchestrator.errors import LedgerDamaged
+from orchestrator.errors import LedgerDamaged, LedgerError
 from orchestrator.events import run_events
 from orchestrator.filelock import alone
 from orchestrator.ledger import (
@@ -26,9 +26,10 @@ from orchestrator.ledger import (
     RunEvent,
     RunFact,
     from_text,
+    read_money,
     to_text,
 )
-from orchestrator.ledgerschema import side_files, workspaces_file
+from orchestrator.ledgerschema import sessions_file, side_files, workspaces_file
 from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.shelf import Shelf
 from remote import clock
@@ -57,6 +58,7 @@ class Rebuilt:
         workspaces: the folders whose runs were looked at.
         away: folders that are gone, and their runs with them.
         unknown: runs of which nobody knows any more where they were sent and at what price.
+        unread: lines of what is kept of sessions that nobody can read.
     """
 
     aside: Path | None
@@ -65,6 +67,7 @@ class Rebuilt:
     runs: int
     artifacts: int
     unknown: tuple[str, ...]
+    unread: int = 0
 
     def lines(self) -> Iterator[str]:
         """For the user: what was done, and what is lost."""
@@ -81,6 +84,8 @@ class Rebuilt:
                 f"lost: where {len(self.unknown)} runs were sent, and their prices: "
                 f"{', '.join(self.unknown[:_NAMED])}{more}"
             )
+        if self.unread:
+            yield f"lost: {self.unread} of the records of sessions and of machines' paid time"
         if self.away:
             yield f"lost: the runs of folders that are not there: {', '.join(self.away)}"
 
@@ -103,13 +108,14 @@ def rebuild(path: Path, here: Path | None) -> Rebuilt | None:
         if _is_sound(path):
             return None
         new = folder / path.name
-        for left in (new, *side_files(new)):
+        for left in (new, *side_files(new), sessions_file(new)):
             left.unlink(missing_ok=True)
-        rebuilt = _fill(new, (*_workspaces(path), *([str(here)] if here else ())))
+        money, unread = read_money(path)
+        rebuilt = _fill(new, (*_workspaces(path), *([str(here)] if here else ())), money)
         aside = _set_aside(path)
         os.replace(new, path)
         sync_folder(path.parent)
-        return replace(rebuilt, aside=aside)
+        return replace(rebuilt, aside=aside, unread=unread)
 
 
 def _is_sound(path: Path) -> bool:
@@ -147,19 +153,20 @@ def _workspaces(ledger: Path) -> tuple[str, ...]:
     return tuple(name for name in found if isinstance(name, str))
 
 
-def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
+def _fill(new: Path, workspaces: Iterable[str], money: Iterable[Fact]) -> Rebuilt:
     names = tuple(dict.fromkeys(workspaces))
     there = tuple(name for name in names if Path(name).is_dir())
     runs = artifacts = 0
     unknown: list[str] = []
     with Ledger.open(new) as ledger:
+        _add_money(ledger, money)
         for name in there:
             state = Path(name) / ".train"
             shelf = Shelf(state)
             known: list[tuple[RunFact, Mirror]] = []
             for mirror in Mirrors(state).all():
                 try:
-                    known.append((_recorded(mirror), mirror))
+                    known.append((_recorded(mirror, ledger), mirror))
                 except (OSError, ValueError):
                     unknown.append(mirror.run_id)
             known.sort(key=lambda pair: pair[0].submitted_at)
@@ -171,13 +178,20 @@ def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
     return Rebuilt(None, there, away, runs, artifacts, tuple(unknown))
 
 
-def _recorded(mirror: Mirror) -> RunFact:
+def _add_money(ledger: Ledger, facts: Iterable[Fact]) -> None:
+    """Those that can be added: the start of one whose line was spoilt is missing to its end."""
+    for fact in facts:
+        with suppress(LedgerError):
+            ledger.add(fact)
+
+
+def _recorded(mirror: Mirror, ledger: Ledger) -> RunFact:
     mirror.request  # noqa: B018 - without it nobody knows what it was to make
     fact = from_text(RunFact, mirror.recorded.read_text("ascii"))
     if fact.run_id != mirror.run_id:
         raise ValueError(f"{mirror.recorded} tells of {fact.run_id}")
-    # Sessions are recorded nowhere else.
-    return replace(fact, session_id=None)
+    sessions = {session.id for session in ledger.sessions()}
+    return fact if fact.session_id in sessions else replace(fact, session_id=None)
 
 
 def _told(run: RunFact, mirror: Mirror, shelf: Shelf) -> Iterator[Fact]:
