@@ -43,10 +43,13 @@ _NAMED = 5
 def keep_beside(fact: RunFact, mirror: Mirror, ledger: Path) -> None:
     """Keep with the run what the ledger is about to be told of it, and where runs are kept."""
     replace_file(mirror.recorded, to_text(fact).encode("ascii"))
-    known = _workspaces(ledger)
-    if fact.workspace not in known:
-        lines = "".join(f"{json.dumps(name)}\n" for name in (*known, fact.workspace))
-        replace_file(workspaces_file(ledger), lines.encode("ascii"))
+    if fact.workspace not in _workspaces(ledger):
+        # Added, because another workspace's command may do so at this moment. After a crash the
+        # file may end in a part of a line.
+        with workspaces_file(ledger).open("ab", buffering=0) as file:
+            file.write(f"\n{json.dumps(fact.workspace)}\n".encode("ascii"))
+            os.fsync(file.fileno())
+        sync_folder(ledger.parent)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Rebuilt:
             f"{self.runs} runs, {self.artifacts} of the files they made"
         )
         yield "lost: all grades (train pull grades again), and that a model was chosen by --latest"
+        yield (
+            "lost: all sessions with their budgets, and when machines were on; one that is on now "
+            "goes on until its guard or you stop it: train status, train down NAME"
+        )
         if self.unknown:
             more = f" and {len(self.unknown) - _NAMED} more" if self.unknown[_NAMED:] else ""
             yield (
@@ -143,8 +150,8 @@ def _set_aside(path: Path) -> Path | None:
 def _workspaces(ledger: Path) -> tuple[str, ...]:
     """Those that are listed; a line that is none is passed over."""
     try:
-        lines = workspaces_file(ledger).read_text("ascii").splitlines()
-    except (FileNotFoundError, ValueError):
+        lines = workspaces_file(ledger).read_bytes().splitlines()
+    except FileNotFoundError:
         return ()
     found = []
     for line in lines:
@@ -158,6 +165,8 @@ def _fill(new: Path, workspaces: Iterable[str], money: Iterable[Fact]) -> Rebuil
     there = tuple(name for name in names if Path(name).is_dir())
     runs = artifacts = 0
     unknown: list[str] = []
+    # A folder may be a copy of another, or the same by another name.
+    found: set[str] = set()
     with Ledger.open(new) as ledger:
         _add_money(ledger, money)
         for name in there:
@@ -165,6 +174,9 @@ def _fill(new: Path, workspaces: Iterable[str], money: Iterable[Fact]) -> Rebuil
             shelf = Shelf(state)
             known: list[tuple[RunFact, Mirror]] = []
             for mirror in Mirrors(state).all():
+                if mirror.run_id in found:
+                    continue
+                found.add(mirror.run_id)
                 try:
                     known.append((_recorded(mirror, ledger), mirror))
                 except (OSError, ValueError):

@@ -56,18 +56,20 @@ class Troubles:
     Attributes:
         first: the one that the command ends with.
         run_ids: of the runs it befell, where the same command again would not mend it.
+        mendable: of those where it would.
     """
 
     def __init__(self, tell: Teller) -> None:
         self._tell = tell
         self.first: TrainshedError | None = None
         self.run_ids: set[str] = set()
+        self.mendable: set[str] = set()
 
     def note(self, trouble: TrainshedError, mirrors: Iterable[Mirror]) -> None:
         self._tell.warn(f"{trouble}: {trouble.cause}" if trouble.cause else str(trouble))
         self.first = self.first or trouble
-        if not trouble.retryable:
-            self.run_ids |= {mirror.run_id for mirror in mirrors}
+        befallen = self.mendable if trouble.retryable else self.run_ids
+        befallen |= {mirror.run_id for mirror in mirrors}
 
 
 def settle(
@@ -131,6 +133,7 @@ def settle(
             mirror
             for mirror in mirrors
             if mirror.ended
+            and mirror.run_id not in troubles.mendable
             # Most trouble does not go by itself: the same command is then a new run.
             and (mirror.run_id in troubles.run_ids or is_home(mirror, exam.ledger, exam.shelf))
         ),

@@ -84,7 +84,9 @@ class Guard:
             self._warn(living, decision.why if decision.act is not Act.WAIT else self.notice)
         if decision.act is Act.STOP:
             for run in living:
-                dismiss(run)
+                # One that has saved stays until the machine goes: see `warn`.
+                if run.needs_s:
+                    dismiss(run)
             self._stop(terms, decision.why)
         return decision.look_in_s
 

@@ -102,7 +102,7 @@ class Runs:
         except FileNotFoundError:
             return None  # it is being removed
         # One that was interrupted has saved what it had, and waits for the machine to go.
-        is_saved = state is not None and state.state is State.RUNNING and bool(state.reason)
+        is_saved = state is not None and state.state is not State.QUEUED and bool(state.reason)
         needs_s = 0.0 if is_saved else request.grace_s + HASHING_S
         return LiveRun(folder, needs_s, can_hear=state is not None)
 

@@ -40,7 +40,7 @@ def say_full(error: OSError, folder: Path) -> str:
 
 
 def set_aside(folder: Path) -> None:
-    """Take up some room in `folder`, for when there is none.
+    """Take up some room in `folder`, for when there is none, where the file system can do that.
 
     Raises:
         OSError: there is none now.
@@ -48,7 +48,11 @@ def set_aside(folder: Path) -> None:
     Source: posix_fallocate(3), Linux man-pages: later writes cannot fail for lack of space.
     """
     for name in _ASIDE:
-        _take_up(folder / name)
+        try:
+            _take_up(folder / name)
+        except OSError as error:
+            if is_full(error):
+                raise
 
 
 def give_back(folder: Path) -> bool:

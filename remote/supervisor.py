@@ -7,6 +7,7 @@ writes `state.json`, each time by rename.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -59,6 +60,8 @@ _CANCEL_GRACE_S = 10.0
 # Clouds give notice of up to two minutes. A machine that is still there after so long was not
 # taken away.
 _NOTICE_S = 300.0
+# What a file system says of a file that is not there any more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class Removed(SystemExit):
@@ -90,6 +93,7 @@ class Supervisor:
         self.log = folder.log.open("ab", buffering=0)
         self.told_to_stop = False
         self.set_up_until = float("inf")
+        self.slots: Tuple[int, ...] = ()
 
     def run(self) -> None:
         """Take the run to a final state, whatever happens on the way; unless it is interrupted.
@@ -101,6 +105,7 @@ class Supervisor:
         try:
             self._begin()
             slots = self._wait_for_turn()
+            self.slots = slots.descriptors
             self._enter(
                 self.state._replace(state=State.SETTING_UP, setting_up_at=clock.now(), reason="")
             )
@@ -116,6 +121,9 @@ class Supervisor:
             ending = self.state._replace(state=State.SETUP_FAILED, reason=reason)
         except Exception as bug:  # noqa: BLE001  # the state must not stay `running` for ever
             ending = self._broken(bug)
+        # Hashing and recording need no GPU, and on a full disk they may wait for hours.
+        for descriptor in self.slots:
+            os.close(descriptor)
         drop_ticket(self.store, self.request.run_id)
         if ending.state.final:
             self._finish(ending)
@@ -126,7 +134,7 @@ class Supervisor:
         """The end of a run that this machine, or a bug of ours, does not let go on."""
         if isinstance(error, OSError) and is_full(error):
             reason = _say_how(say_full(error, self.store.root))
-            if self.state.running_at is not None:
+            if has_run(self.state):
                 return self.state._replace(state=State.FAILED, reason=reason)
             # Half of it is of no use, and takes room.
             with suppress(OSError):
@@ -227,9 +235,6 @@ class Supervisor:
             process.kill()
             process.wait()
             kill_below(os.getpid(), process.pid)
-            # Hashing and recording need no GPU, and on a full disk they may wait for hours.
-            for descriptor in slots.descriptors:
-                os.close(descriptor)
         state = reason.state if reason else State.FAILED
         code, number = _ending(process.returncode)
         if reason is None and code == 0:
@@ -336,7 +341,8 @@ class Supervisor:
     def _leave(self, interrupted: RunState) -> None:
         """Without a final state and without a supervisor a run is one to be restarted."""
         self.say(f"interrupted: {interrupted.reason}; it goes on when it is asked for again")
-        self._enter(interrupted)
+        with suppress(OSError):  # a full disk; the state that stands is none of an end, either
+            self._enter(interrupted)
         end = time.monotonic() + _NOTICE_S
         # A restart on a machine that is about to go would be spent for nothing.
         while self.folder.notice.exists() and not self.told_to_stop and time.monotonic() < end:
@@ -373,8 +379,9 @@ class Supervisor:
         """
         try:
             is_ours = os.path.samestat(os.fstat(self.lock), self.folder.lock.stat())
-        except OSError:
-            is_ours = False
+        except OSError as error:
+            # A server of files that does not answer for a moment has not removed it.
+            is_ours = error.errno not in _GONE
         if not is_ours:
             raise Removed(1)
 

@@ -14,7 +14,12 @@ import pytest
 
 from orchestrator.package import bootstrap_command, bootstrap_input
 from remote import record
+from remote.guard import Guard
+from remote.guardfolder import GuardFolder, Terms, this_moment
+from remote.guardrules import Act, Decision, begin
+from remote.presence import LiveRun
 from remote.protocol import HowKept, Keep, Kept, ListRuns, No
+from remote.runfolder import RunFolder
 from tests.faults.machine import (
     Machine,
     off_within,
@@ -65,6 +70,27 @@ def test_a_run_keeps_it_up_and_the_end_warns_it_and_waits_until_it_has_saved(
         "the machine goes off: the session's end",
     )
     assert b'"saved"' in run.artifacts.read_bytes()
+
+
+def test_at_the_stop_a_run_that_has_saved_is_left_to_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = GuardFolder(tmp_path / "guard")
+    folder.path.mkdir()
+    folder.package.touch()
+    guard = Guard(folder)
+    guard.count = begin(this_moment())
+    guard.warned = set()
+    saved, deaf = (RunFolder(tmp_path / "runs" / name) for name in ("saved", "deaf"))
+    living = [LiveRun(saved, 0.0, can_hear=False), LiveRun(deaf, 35.0, can_hear=False)]
+    dismissed: list[RunFolder] = []
+    monkeypatch.setattr(Guard, "_look", lambda self: (this_moment(), living))
+    monkeypatch.setattr(Guard, "_write_beat", lambda *_: None)
+    monkeypatch.setattr(Guard, "_stop", lambda *_: None)
+    monkeypatch.setattr("remote.guard.decide", lambda *_: Decision(Act.STOP, "the end"))
+    monkeypatch.setattr("remote.guard.dismiss", lambda run: dismissed.append(run.folder))
+    guard.tick(Terms("1", Keep("s1"), this_moment()))
+    assert dismissed == [deaf]
 
 
 def test_a_laptop_that_connects_gives_the_sign_that_keeps_it_up(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -24,11 +25,12 @@ from orchestrator.mirror import LOST, Mirror, opinion, why_lost
 from orchestrator.plan import Overrides
 from orchestrator.spec import Job
 from orchestrator.sync import submit
+from remote import clock
 from remote.lock import is_held, take
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Submit, Submitted
 from remote.record import from_bytes, to_bytes
 from remote.runfolder import Artifacts, RunRequest, RunState, State
-from remote.supervisor import Supervisor
+from remote.supervisor import Removed, Supervisor
 from tests.forks import fork
 from tests.servers import SshServer
 from tests.vm import Vm, fetch, practice, wait_until
@@ -492,10 +494,10 @@ def test_declared_gpus_are_given_out_by_index(vm: Vm) -> None:
     assert sorted(vm.log("first") + vm.log("second")) == sorted(b"0\n1\n")
 
 
-def supervised_here(vm: Vm, request: RunRequest) -> RunState:
-    """A run whose supervisor is this test's own child; how it ended."""
+def supervise_here(vm: Vm, request: RunRequest) -> int:
+    """The process id of this test's own child, which supervises a run."""
     folder = vm.run_folder(request.run_id)
-    folder.path.mkdir()
+    folder.path.mkdir(exist_ok=True)
     folder.request.write_bytes(to_bytes(request))
     folder.package.write_bytes(vm.run_folder("first").package.read_bytes())
 
@@ -504,7 +506,12 @@ def supervised_here(vm: Vm, request: RunRequest) -> RunState:
         assert lock is not None
         Supervisor(folder, lock).run()
 
-    assert os.waitpid(fork(supervise), 0)[1] == 0
+    return fork(supervise)
+
+
+def supervised_here(vm: Vm, request: RunRequest) -> RunState:
+    """A run whose supervisor is this test's own child; how it ended."""
+    assert os.waitpid(supervise_here(vm, request), 0)[1] == 0
     ended = state_of(vm, request.run_id)
     assert ended is not None
     return ended
@@ -543,6 +550,72 @@ def test_a_setup_that_takes_too_long_is_ended_with_all_it_started(
     assert ended.reason == "setting up took more than 0.01 minutes: see the log"
     for pid in (vm.folder / "pids").read_text().split():
         wait_until(lambda pid=pid: is_over(int(pid)), "it was ended")  # type: ignore[misc]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_at_a_restart_costs_nothing_that_was_made_before(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    folder = vm.run_folder()
+    folder.tree.mkdir(parents=True)
+    (folder.tree / "model.h5").write_bytes(b"of the attempt before")
+    at = clock.now()
+    before = RunState(State.RUNNING, at, "another boot", setting_up_at=at, running_at=at)
+    folder.state.write_bytes(to_bytes(before))
+    folder.restarts.write_bytes(b"1\n")
+    request = vm.mirrors.all()[0].request._replace(
+        run_id="run", restarts=3, outputs=("model.h5",), command="true"
+    )
+    monkeypatch.setattr(Supervisor, "_set_up", full)
+    ended = supervised_here(vm, request)
+    assert (ended.state, ended.restarts) == (State.FAILED, 1)
+    assert "no space left" in ended.reason
+    recorded = from_bytes(Artifacts, folder.artifacts.read_bytes())
+    assert [artifact.path for artifact in recorded.files] == ["model.h5"]
+
+
+def test_a_run_that_ends_in_its_setup_and_cannot_be_recorded_does_not_keep_its_slot(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    (vm.run_folder().artifacts / "in-the-way").mkdir(parents=True)
+    monkeypatch.setattr(Supervisor, "_set_up", full)
+    pid = supervise_here(vm, vm.mirrors.all()[0].request._replace(run_id="run", gpus=1))
+    try:
+        await_state(vm, State.SETTING_UP)
+        wait_until(lambda: not is_held(vm.store / "locks" / "cpu0"), "its slot is free", 4.0)
+        assert is_held(vm.run_folder().lock)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_gone"), [(errno.EIO, False), (errno.ESTALE, True), (errno.ENOENT, True)]
+)
+def test_a_disk_that_does_not_answer_is_not_taken_for_a_removed_run(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch, number: int, is_gone: bool
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    folder = vm.run_folder("first")
+    wait_until(lambda: not is_held(folder.lock), "it has ended")
+    lock = take(folder.lock)
+    assert lock is not None
+    supervisor = Supervisor(folder, lock)
+
+    def stat(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", stat)
+        with pytest.raises(Removed) if is_gone else contextlib.nullcontext():
+            supervisor._check_is_there()
+    supervisor.log.close()
+    os.close(lock)
 
 
 def is_over(pid: int) -> bool:
