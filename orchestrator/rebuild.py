@@ -81,10 +81,6 @@ class Rebuilt:
             f"{self.runs} runs, {self.artifacts} of the files they made"
         )
         yield "lost: all grades (train pull grades again), and that a model was chosen by --latest"
-        yield (
-            "lost: all sessions with their budgets, and when machines were on; one that is on now "
-            "goes on until its guard or you stop it: train status, train down NAME"
-        )
         if self.unknown:
             more = f" and {len(self.unknown) - _NAMED} more" if self.unknown[_NAMED:] else ""
             yield (
