@@ -3,12 +3,13 @@
 # make check   the same without the slow tests
 # make faults  what is broken on purpose, at many points
 # make bench   measurements
+# make money   the ledger against the clouds' bills, in many simulated sessions
 # make clean   remove what the others made
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types fmt lock faults calibrate bench clean setup programs
+.PHONY: demo test check lint types fmt lock faults calibrate bench money clean setup programs
 
 demo: setup
 	$(BIN)/python -m orchestrator.demo .demo
@@ -75,6 +76,10 @@ calibrate: setup
 bench: setup programs
 	@.ci/need rsync rsync "so there is nothing to measure against"
 	$(BIN)/python -m bench
+
+# The table is in bench/money.md.
+money: setup
+	$(BIN)/python -m tests.money.simulation --write bench/money.md
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from orchestrator.billing import Before, Change, Moment, Sight, Stint, Work, reconcile
 from orchestrator.ledger import Ledger, Sighting, StintEnd, StintFact
@@ -14,6 +15,17 @@ from orchestrator.spec import Remote
 _WORKS = """
 SELECT run_id, state, at FROM run_event JOIN run USING (run_id)
 WHERE remote = ? AND at >= ? AND state <> 'queued' ORDER BY run_event.rowid
+"""
+
+# What was seen of a machine while it can have been on.
+_SIGHTS = """
+SELECT at, power FROM sighting
+WHERE remote = ? AND at > ? AND at <= ? AND power <> 'unknown' ORDER BY rowid
+"""
+# The terms that its guard was last given by then.
+_TERMS = """
+SELECT idle_s, ends_at FROM session JOIN session_terms ON session.id = session_id
+WHERE remote = ? AND started_at <= ? ORDER BY started_at DESC LIMIT 1
 """
 
 
@@ -35,17 +47,28 @@ class Account:
             quote: the price from now on; asked only where a stint begins. It may take a while, so
                 nobody else waits for it.
         """
-        price = quote() if self._change(sight).start is not None else None
+        price = quote() if self._begins(sight) else None
+        name = self._remote.name
         with self._ledger.at_once(writing=True):
+            lost, stint = self._lost(), self._open()
             change = self._change(sight)
-            stint = self._open()
+            for (gone, _), found in zip(lost, change.found or (None,) * len(lost), strict=True):
+                if found is not None:
+                    self._ledger.add(_end_of(gone, found))
+            if stint is not None and change.missed is not None:
+                missed = self._begun(change.missed, price)
+                self._ledger.add(missed, StintEnd(missed.id, stint.started_at, stint.provenance))
             if stint is not None and change.end is not None:
                 self._ledger.add(_end_of(stint, change.end))
             if change.start is not None:
-                self._ledger.add(self._begun(change.start, price))
-            name = self._remote.name
+                begun = self._begun(change.start, price)
+                self._ledger.add(begun)
+                if change.over is not None:
+                    self._ledger.add(_end_of(begun, change.over))
             self._ledger.add(
-                Sighting(name, sight.at, sight.power, sight.source, sight.boot, sight.reason)
+                Sighting(
+                    name, self._free(sight), sight.power, sight.source, sight.boot, sight.reason
+                )
             )
         return change
 
@@ -56,32 +79,59 @@ class Account:
             if stint is not None:
                 self._ledger.add(_end_of(stint, end))
 
-    def _change(self, sight: Sight) -> Change:
-        return reconcile(self._before(), sight, self._tariff)
+    def _begins(self, sight: Sight) -> bool:
+        change = self._change(sight)
+        return change.start is not None or change.missed is not None
 
-    def _before(self) -> Before:
-        stint = self._open()
+    def _change(self, sight: Sight) -> Change:
+        return reconcile(self._before(sight), sight, self._tariff)
+
+    def _before(self, sight: Sight) -> Before:
+        lost, stint = self._lost(), self._open()
         ends = self._ledger.stint_ends(self._remote.name)
-        seen = self._ledger.last_sighting(self._remote.name, *sorted(self._tariff.billed))
+        began_at = sight.started_at or sight.at
+        billed = sorted(self._tariff.billed)
+        seen = self._ledger.last_sighting(self._remote.name, *billed, until=began_at)
+        last = self._ledger.last_sighting(self._remote.name)
         return Before(
             opened_at=stint.started_at if stint else None,
+            is_guess=stint is not None and stint.provenance is Provenance.ESTIMATED,
+            lost=tuple((gone.started_at, next_at) for gone, next_at in lost),
             closed_at=ends[-1].ended_at if ends else None,
+            seen_at=last.at if last else None,
             seen_on_at=seen.at if seen else None,
+            seen_starting_at=last.at if last and last.power == Power.STARTING else None,
+            was_halted=last is not None and last.power == Power.STOPPED_BILLED,
             boot=self._boot(),
         )
 
     def _boot(self) -> str:
         """Of its last sight that told one: the cloud tells none."""
         found = self._ledger.query(
-            "SELECT boot FROM sighting WHERE remote = ? AND boot <> '' ORDER BY at DESC LIMIT 1",
+            "SELECT boot FROM sighting WHERE remote = ? AND boot <> '' ORDER BY rowid DESC LIMIT 1",
             self._remote.name,
         )
         return str(found[0][0]) if found else ""
 
     def _open(self) -> StintFact | None:
-        closed = {end.stint_id for end in self._ledger.stint_ends(self._remote.name)}
-        stints = self._ledger.stints(self._remote.name)
-        return next((stint for stint in reversed(stints) if stint.id not in closed), None)
+        """The last one, if it has no end."""
+        stint = next(reversed(self._ledger.stints(self._remote.name)), None)
+        return None if stint is None or stint.id in self._closed() else stint
+
+    def _lost(self) -> list[tuple[StintFact, datetime]]:
+        """Those without an end that another follows, and when that began."""
+        closed = self._closed()
+        pairs = pairwise(self._ledger.stints(self._remote.name))
+        return [(stint, after.started_at) for stint, after in pairs if stint.id not in closed]
+
+    def _closed(self) -> set[str]:
+        return {end.stint_id for end in self._ledger.stint_ends(self._remote.name)}
+
+    def _free(self, sight: Sight) -> datetime:
+        """Its time, or just after the sight of the same tick of the clock."""
+        last = self._ledger.last_sighting(self._remote.name)
+        is_taken = last is not None and last.at == sight.at
+        return sight.at + timedelta(microseconds=1) if is_taken else sight.at
 
     def _begun(self, start: Moment, price: Quote | None) -> StintFact:
         return StintFact(
@@ -106,23 +156,29 @@ def _end_of(stint: StintFact, end: Moment) -> StintEnd:
 
 
 def stints(ledger: Ledger, remote: str | None, now: datetime) -> tuple[Stint, ...]:
-    """All that were counted, by their start; one that goes on lasts until now, as far as known.
-
-    One whose machine was last found off, since nobody knows when, lasts until it was last seen on.
-    """
+    """All that were counted, by their start; one that goes on lasts until now, as far as known."""
     ends = {end.stint_id: end for end in ledger.stint_ends(remote)}
-    return tuple(_stint(ledger, fact, ends.get(fact.id), now) for fact in ledger.stints(remote))
+    facts = ledger.stints(remote)
+    follows: dict[str, datetime] = {}
+    found = []
+    for fact in reversed(facts):
+        found.append(_stint(ledger, fact, ends.get(fact.id), follows.get(fact.remote), now))
+        follows[fact.remote] = fact.started_at
+    return tuple(reversed(found))
 
 
-def _stint(ledger: Ledger, fact: StintFact, end: StintEnd | None, now: datetime) -> Stint:
+def _stint(
+    ledger: Ledger, fact: StintFact, end: StintEnd | None, next_at: datetime | None, now: datetime
+) -> Stint:
     guessed = fact.provenance is Provenance.ESTIMATED
+    goes_on = False
     if end is not None:
-        until, goes_on = end.ended_at, False
+        until = end.ended_at
         guessed = guessed or end.provenance is Provenance.ESTIMATED
     else:
-        last = ledger.last_sighting(fact.remote)
-        goes_on = last is None or not Power(last.power).is_down
-        until = now if goes_on else _last_on(ledger, fact)
+        off_at = next_at or _off_at(ledger, fact.remote)
+        goes_on = off_at is None
+        until = now if off_at is None else _guess(ledger, fact, off_at)
         guessed = True
     return Stint(
         remote=fact.remote,
@@ -137,10 +193,30 @@ def _stint(ledger: Ledger, fact: StintFact, end: StintEnd | None, now: datetime)
     )
 
 
-def _last_on(ledger: Ledger, fact: StintFact) -> datetime:
-    on = sorted(power for power in Power if not power.is_down and power is not Power.UNKNOWN)
-    seen = ledger.last_sighting(fact.remote, *on)
-    return seen.at if seen else fact.started_at
+def _off_at(ledger: Ledger, remote: str) -> datetime | None:
+    """When it was found off; None while it was last seen on."""
+    last = ledger.last_sighting(remote)
+    return last.at if last is not None and Power(last.power).is_down else None
+
+
+def _guess(ledger: Ledger, fact: StintFact, off_at: datetime) -> datetime:
+    """The end of a stint of which it is only known that it was over by then.
+
+    As late as it can have been: until it was first seen off, or its guard's terms were up.
+    """
+    seen_on, seen_off = fact.started_at, off_at
+    for at, power in ledger.query(_SIGHTS, fact.remote, written(fact.started_at), written(off_at)):
+        if Power(power).is_down:
+            seen_off = datetime.fromisoformat(at)
+            break
+        seen_on = datetime.fromisoformat(at)
+    ends = [seen_off]
+    for idle_s, ends_at in ledger.query(_TERMS, fact.remote, written(seen_on)):
+        if idle_s is not None:
+            ends.append(seen_on + timedelta(seconds=float(idle_s)))
+        if ends_at is not None:
+            ends.append(max(seen_on, datetime.fromisoformat(ends_at)))
+    return min(ends)
 
 
 def works(ledger: Ledger, remote: str, since: datetime, now: datetime) -> tuple[Work, ...]:

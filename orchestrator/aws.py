@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,7 @@ class Aws:
     @cached_property
     def tariff(self) -> Tariff:
         """By the second of `running`, a minute at least at every start."""
-        return Tariff(60.0, 1.0, frozenset((Power.RUNNING,)))
+        return Tariff(60.0, 1.0, frozenset((Power.RUNNING,)), tells_starts=True)
 
     @property
     def tells_address(self) -> bool:
@@ -171,4 +171,7 @@ def _is_spot(found: Mapping[str, Any]) -> bool:
 
 def _when(told: str) -> datetime | None:
     match = _WHEN.search(told)
-    return datetime.fromisoformat(match[1]).replace(tzinfo=UTC) if match else None
+    if match is None:
+        return None
+    # Its fraction was cut off; a bill is never less than what it adds up to.
+    return datetime.fromisoformat(match[1]).replace(tzinfo=UTC) + timedelta(seconds=1)

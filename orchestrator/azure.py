@@ -207,11 +207,15 @@ def _power(statuses: Mapping[str, Mapping[str, Any]]) -> tuple[Power, datetime |
         power = Power.HIBERNATED
     status = statuses.get(code, {})
     reason = _text(status, "displayStatus")
+    told = _text(status, "time")
     # An order that was taken and then failed: `ProvisioningState/failed/AllocationFailed`.
     for failed, of in statuses.items():
         if failed.startswith("ProvisioningState/failed/"):
             reason = ": ".join(filter(None, (failed.rpartition("/")[2], _text(of, "message"))))
-    return power, _time(_text(status, "time")), reason
+    if power.is_down and not told:
+        # The last that was ordered of it, which is its stop, or later.
+        told = _text(statuses.get("ProvisioningState/succeeded", {}), "time")
+    return power, _time(told), reason
 
 
 def _statuses(properties: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -1,8 +1,9 @@
 """From what was seen of a machine to the time that is paid for. Pure: no clock, no file.
 
 A stint is a time in which a machine was on and paid for: opened with the price it has then, closed
-when its end is known. The end comes from the cloud, else from the machine's own records; where
-neither says, the stint stays open as an estimate until the next start leaves no other way.
+when its end is known. The end comes from the cloud, else from the machine's own records. Where
+neither says, the stint stays open, and is lost once the next has begun; what it comes to is an
+estimate, until the machine lets us in again and its records say when it went off.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from orchestrator.power import Power, Provenance, Tariff
 _SAME_START = timedelta(seconds=90)
 # Off for no longer, it was rebooted; a cloud bills that through.
 _REBOOT = timedelta(minutes=10)
+# What is paid for before a machine's system comes up, and after its last sign of life: the guard
+# writes one every 15 s, and a shutdown takes its time.
+_COMES_UP = timedelta(seconds=60)
+_LAST_SIGN = timedelta(seconds=20)
+_GOES_DOWN = timedelta(seconds=40)
 _HOUR = timedelta(hours=1)
 
 
@@ -39,7 +45,9 @@ class Sight:
         source: who says so, the cloud or the machine itself.
         since: when it came into this state; None where nobody says.
         started_at: when it was last started (by the cloud) or booted (by itself); likewise.
-        went_off_at: when it last went off before that, by what the guard noted on it; likewise.
+        went_off_at: when it last went off before that, by the cloud or by what the guard noted on
+            it; likewise.
+        offs: when its guard turned it off, as often as is known.
         boot: what tells this boot from the next; empty where only the cloud was asked.
     """
 
@@ -48,7 +56,8 @@ class Sight:
     source: Provenance
     since: datetime | None = None
     started_at: datetime | None = None
-    went_off_at: datetime | None = None
+    went_off_at: Moment | None = None
+    offs: tuple[Moment, ...] = ()
     boot: str = ""
     reason: str = ""
 
@@ -59,22 +68,43 @@ class Before:
 
     Attributes:
         opened_at: of the stint that is open; None where none is.
+        is_guess: whether it may have begun before that.
+        lost: from when to when each lost stint can have been.
         closed_at: the end of the last one that is closed.
-        seen_on_at: when it was last seen on; its boot then, as far as it was asked.
+        seen_at: when it was last seen, on or off.
+        seen_on_at: when it was last seen on, before the boot or start that is told of now.
+        seen_starting_at: when it was last seen, if it was starting then.
+        was_halted: whether it was off then, and paid for.
+        boot: when it was last asked.
     """
 
     opened_at: datetime | None = None
+    is_guess: bool = False
+    lost: tuple[Span, ...] = ()
     closed_at: datetime | None = None
+    seen_at: datetime | None = None
     seen_on_at: datetime | None = None
+    seen_starting_at: datetime | None = None
+    was_halted: bool = False
     boot: str = ""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a sight adds: the end of the open stint, the start of the next, both or neither."""
+    """What a sight adds, all or nothing of it.
+
+    Attributes:
+        end, start: of the open stint, and of the next.
+        over: the end of that next one, where it is over already.
+        found: the end of each lost stint; None where it stays lost.
+        missed: the start of a time that lasted until the open stint began.
+    """
 
     end: Moment | None = None
     start: Moment | None = None
+    over: Moment | None = None
+    found: tuple[Moment | None, ...] = ()
+    missed: Moment | None = None
 
 
 def reconcile(before: Before, sight: Sight, tariff: Tariff) -> Change:
@@ -82,56 +112,111 @@ def reconcile(before: Before, sight: Sight, tariff: Tariff) -> Change:
     if sight.power is Power.UNKNOWN:
         return Change()
     is_on = sight.power in tariff.billed
-    if before.opened_at is None:
-        return Change(start=_start(before, sight)) if is_on else Change()
-    if not is_on:
-        return Change(end=_end(before.opened_at, sight))
-    restart = _restart(before, before.opened_at, sight)
+    opened_at = before.opened_at
+    found = tuple(_end_by_signs(lost, sight, tariff) for lost in before.lost)
+    if opened_at is None:
+        if is_on:
+            return Change(start=_start(before, sight, tariff), found=found)
+        unseen = _unseen(before, sight)
+        return Change(start=unseen, over=_end(unseen.at, sight)) if unseen else Change()
+    restart = _restart(before, opened_at, sight, tariff) if is_on else _unseen(before, sight)
     if restart is None:
-        return Change()
-    return Change(_end_before(before, before.opened_at, sight, restart), restart)
+        end = None if is_on else _end(max(opened_at, before.seen_on_at or opened_at), sight)
+        missed = _missed(before, opened_at, sight, tariff) if is_on else None
+        return Change(end, found=found, missed=missed)
+    end = _end_by_signs((opened_at, restart.at), sight, tariff)
+    return Change(end, restart, None if is_on else _end(restart.at, sight), found)
 
 
-def _start(before: Before, sight: Sight) -> Moment:
-    known = sight.started_at or (sight.since if sight.power is Power.RUNNING else None)
-    start = known or sight.at
+def _start(before: Before, sight: Sight, tariff: Tariff) -> Moment:
+    known = _began(before, sight, tariff)
     source = Provenance.ESTIMATED if known is None else sight.source
+    start = known or sight.at
     # What is paid for once is not paid for again, whatever a clock says.
     if before.closed_at is not None and start < before.closed_at:
-        start, source = before.closed_at, Provenance.ESTIMATED
+        start = before.closed_at
+        source = Provenance.ESTIMATED
     return Moment(min(start, sight.at), source, sight.reason)
 
 
-def _end(opened_at: datetime, sight: Sight) -> Moment | None:
-    """None while nobody says when it went off."""
-    for at, source in ((sight.since, sight.source), (sight.went_off_at, Provenance.VM)):
-        if at is not None and opened_at <= at <= sight.at:
-            return Moment(at, source, sight.reason)
-    return None
+def _began(before: Before, sight: Sight, tariff: Tariff) -> datetime | None:
+    """From when on its last start is paid for."""
+    start = sight.started_at
+    if start is None:
+        return sight.since if sight.power is Power.RUNNING else None
+    if Power.STARTING in tariff.billed:
+        return start - _COMES_UP if sight.source is Provenance.VM else start
+    # A cloud that bills from `running` on may tell when it was asked for.
+    return max(start, before.seen_starting_at or start)
 
 
-def _restart(before: Before, opened_at: datetime, sight: Sight) -> Moment | None:
+def _unseen(before: Before, sight: Sight) -> Moment | None:
+    """The start of one that is off, which nobody saw."""
+    if sight.power is Power.STARTING or before.seen_at is None:
+        return None
+    start, source = sight.started_at, sight.source
+    if start is None and before.opened_at is None:
+        # It went off again, and nobody says when it had come on.
+        start, source = sight.since, Provenance.ESTIMATED
+    counted = (before.seen_at, before.opened_at, before.closed_at)
+    if start is None or start <= max(at for at in counted if at is not None) + _SAME_START:
+        return None
+    return Moment(start, source, sight.reason)
+
+
+def _missed(before: Before, opened_at: datetime, sight: Sight, tariff: Tariff) -> Moment | None:
+    """The start of the time before it was found on."""
+    began = _began(before, sight, tariff)
+    if not before.is_guess or began is None:
+        return None
+    if before.closed_at is not None:
+        began = max(began, before.closed_at)
+    return Moment(began, sight.source) if began < opened_at else None
+
+
+def _end(on_at: datetime, sight: Sight) -> Moment | None:
+    """None while nobody says when it went off; what was seen on then was not off."""
+    if sight.power is Power.STARTING:
+        # Since then it starts; how it went off before that is another question.
+        off = sight.went_off_at
+        return off if off is not None and off.at >= on_at - _SAME_START else None
+    if sight.since is None or not on_at - _SAME_START <= sight.since <= sight.at:
+        return None
+    return Moment(sight.since, sight.source, sight.reason)
+
+
+def _restart(before: Before, opened_at: datetime, sight: Sight, tariff: Tariff) -> Moment | None:
     """The later start that this sight tells of."""
     start = sight.started_at
-    if start is None or start <= opened_at + _SAME_START:
-        return None
-    if before.seen_on_at is not None and start <= before.seen_on_at:
+    if start is None or start <= opened_at + _SAME_START or before.was_halted:
         return None
     if sight.source is Provenance.VM:
-        if sight.boot == before.boot or not before.boot:
+        if tariff.tells_starts or sight.boot == before.boot or not before.boot:
             return None
-        off_at = sight.went_off_at or before.seen_on_at
+        signs = (sight.went_off_at.at if sight.went_off_at else None, before.seen_on_at)
+        off_at = max((sign for sign in signs if sign is not None), default=None)
         if off_at is not None and start - off_at <= _REBOOT:
             return None
-    return Moment(start, sight.source, sight.reason)
+    return Moment(_began(before, sight, tariff) or start, sight.source, sight.reason)
 
 
-def _end_before(before: Before, opened_at: datetime, sight: Sight, restart: Moment) -> Moment:
-    off_at = sight.went_off_at
-    if off_at is not None and opened_at <= off_at <= restart.at:
-        return Moment(off_at, Provenance.VM, sight.reason)
-    # Nobody knows. The last time it was seen on is the least it was; the report says so.
-    return Moment(before.seen_on_at or opened_at, Provenance.ESTIMATED, "restarted behind our back")
+def _end_by_signs(within: Span, sight: Sight, tariff: Tariff) -> Moment | None:
+    """The end of a stint by what is known of how it last went off."""
+    began_at, next_at = within
+    signs = sight.offs
+    # Off by itself, such a machine is still paid for; only its guard's order ends that.
+    if sight.went_off_at and Power.STOPPED_BILLED not in tariff.billed:
+        signs += (sight.went_off_at,)
+    mine = [sign for sign in signs if began_at <= sign.at <= next_at]
+    if not mine:
+        return None
+    last = max(mine, key=lambda sign: sign.at)
+    if last.source is Provenance.CLOUD:
+        return last
+    off_at = last.at + _LAST_SIGN
+    if Power.STOPPING in tariff.billed:
+        off_at += _GOES_DOWN
+    return Moment(min(off_at, next_at), last.source, last.reason)
 
 
 def paid_time(lasted: timedelta, minimum_s: float, step_s: float) -> timedelta:

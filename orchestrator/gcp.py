@@ -80,7 +80,7 @@ class Gcp:
     @cached_property
     def tariff(self) -> Tariff:
         """By the second, a minute at least. Suspended, its memory is stored, which costs little."""
-        return Tariff(60.0, 1.0, frozenset((Power.RUNNING, Power.STOPPING)))
+        return Tariff(60.0, 1.0, frozenset((Power.RUNNING, Power.STOPPING)), tells_starts=True)
 
     @property
     def tells_address(self) -> bool:
@@ -105,6 +105,7 @@ class Gcp:
             power,
             since=_time(found.get(_SINCE.get(power, ""))),
             started_at=started_at,
+            stopped_at=_time(found.get("lastStopTimestamp")),
             address=_address(found),
             size=_size(found),
             region=self._machine.zone.rpartition("-")[0],

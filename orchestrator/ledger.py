@@ -412,11 +412,18 @@ class Ledger:
             remote,
         )
 
-    def last_sighting(self, remote: str, *powers: str) -> Sighting | None:
-        """The last, or the last in one of these states."""
+    def last_sighting(
+        self, remote: str, *powers: str, until: datetime | None = None
+    ) -> Sighting | None:
+        """The last that was recorded, or the last in one of these states, or no later than then.
+
+        By the order they were recorded in: a laptop's clock may be set back.
+        """
         among = f" AND power IN ({', '.join('?' * len(powers))})" if powers else ""
-        where = f"remote = ?{among} ORDER BY at DESC, rowid DESC LIMIT 1"
-        return next(iter(self._select(Sighting, where, remote, *powers)), None)
+        before = "" if until is None else " AND at <= ?"
+        where = f"remote = ?{among}{before} ORDER BY rowid DESC LIMIT 1"
+        values = (remote, *powers, *(() if until is None else (written(until),)))
+        return next(iter(self._select(Sighting, where, *values)), None)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of what is kept, as they stand in the file; for sums that SQL makes faster."""

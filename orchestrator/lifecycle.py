@@ -33,21 +33,26 @@ LOGIN_LIMIT_S = 300.0
 _UNASKED_LIMIT_S = 120.0
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
-class Waiting:
-    """How patience is measured; a simulation has its own.
+class Clock:
+    """How time goes by; a simulation has its own.
 
     Attributes:
-        now: seconds that only go forward.
+        monotonic: seconds that only go forward.
     """
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _now
+    monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def until(self, limit_s: float, every_s: float) -> Iterator[float]:
         """Again and again until the time is up; gives the seconds that have passed."""
-        start = self.now()
-        while (passed := self.now() - start) < limit_s:
+        start = self.monotonic()
+        while (passed := self.monotonic() - start) < limit_s:
             yield passed
             self.sleep(every_s)
 
@@ -65,13 +70,13 @@ class Lifecycle:
         provider: Provider,
         see: Callable[[Machine, datetime], None],
         tell: Teller,
-        waiting: Waiting | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._name = name
         self._provider = provider
         self._see = see
         self._tell = tell
-        self._waiting = waiting or Waiting()
+        self._clock = clock or Clock()
 
     def describe(self) -> Machine:
         """What the cloud says of it now, kept.
@@ -80,7 +85,7 @@ class Lifecycle:
             CloudError: it could not be asked, or refused.
         """
         machine = self._provider.describe()
-        self._see(machine, datetime.now(UTC))
+        self._see(machine, self._clock.now())
         return machine
 
     def start(self, capacity_limit_s: float) -> Machine:
@@ -103,14 +108,17 @@ class Lifecycle:
         machine = self._wait(lambda m: m.power is Power.RUNNING, START_LIMIT_S, "starts")
         if not self._provider.tells_address:
             return machine
-        for _ in self._waiting.until(_ADDRESS_LIMIT_S, _POLL_S):
+        for _ in self._clock.until(_ADDRESS_LIMIT_S, _POLL_S):
             if machine.address:
                 break
             machine = self.describe()
         return machine
 
-    def stop(self) -> Machine:
+    def stop(self, ordered: Callable[[], None]) -> Machine:
         """Until the cloud says that it costs nothing.
+
+        Args:
+            ordered: done once the cloud has taken the order, and the machine may still answer.
 
         Raises:
             CloudError: it did not stop, or nobody can say; it may still cost money.
@@ -120,13 +128,14 @@ class Lifecycle:
             return machine
         self._provider.stop()
         self._tell.step(f"asked the cloud to stop {self._name}")
+        ordered()
         return self._wait(lambda m: m.power.is_down, STOP_LIMIT_S, "stops")
 
     def _order(self, limit_s: float) -> None:
         """Ask until the cloud takes the order."""
         refusal: NoCapacity | None = None
-        for passed in self._waiting.until(max(limit_s, 0.001), _CAPACITY_POLL_S):
-            asked_at = datetime.now(UTC)
+        for passed in self._clock.until(max(limit_s, 0.001), _CAPACITY_POLL_S):
+            asked_at = self._clock.now()
             try:
                 self._provider.start()
             except NoCapacity as no:
@@ -148,7 +157,7 @@ class Lifecycle:
         unasked: CloudError | None = None
         machine: Machine | None = None
         last_answer_s = 0.0
-        for passed in self._waiting.until(limit_s, _POLL_S):
+        for passed in self._clock.until(limit_s, _POLL_S):
             try:
                 machine = self.describe()
             except CloudRefused:
@@ -174,7 +183,7 @@ class Lifecycle:
 
 
 def wait_for_login(
-    try_once: Callable[[], None], name: str, tell: Teller, waiting: Waiting | None = None
+    try_once: Callable[[], None], name: str, tell: Teller, clock: Clock | None = None
 ) -> None:
     """Until the machine lets us in: a cloud calls it running long before.
 
@@ -182,9 +191,9 @@ def wait_for_login(
         HostKeyUnknown, HostKeyChanged: waiting does not help.
         ConnectError, ConnectionLost: it did not in time.
     """
-    waiting = waiting or Waiting()
+    clock = clock or Clock()
     trouble: ConnectError | ConnectionLost | None = None
-    for passed in waiting.until(LOGIN_LIMIT_S, _POLL_S):
+    for passed in clock.until(LOGIN_LIMIT_S, _POLL_S):
         try:
             return try_once()
         except (HostKeyUnknown, HostKeyChanged):

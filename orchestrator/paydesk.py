@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Self
@@ -18,18 +18,19 @@ from orchestrator.errors import (
     ConnectError,
     ConnectionLost,
     Forbidden,
+    NoCapacity,
     TrainshedError,
     UsageError,
 )
 from orchestrator.home import config_folder, ledger_file, remotes_file
 from orchestrator.hostkeys import carry_over
 from orchestrator.ledger import Ledger, StintFact
-from orchestrator.lifecycle import Lifecycle, wait_for_login
+from orchestrator.lifecycle import Clock, Lifecycle, wait_for_login
 from orchestrator.link import Link
 from orchestrator.machines import open_runs
 from orchestrator.payments import Payments
 from orchestrator.power import Machine, Power, Provenance, Provider, Quote
-from orchestrator.purse import check, paid_s
+from orchestrator.purse import Budget, check, paid_s
 from orchestrator.reach import open_link
 from orchestrator.remotes import change_remote
 from orchestrator.sessions import (
@@ -110,10 +111,17 @@ class PayDesk:
         accept: a host key's fingerprint trusted beforehand.
     """
 
-    def __init__(self, workspace: Workspace | None, console: Console, accept: str = "") -> None:
+    def __init__(
+        self,
+        workspace: Workspace | None,
+        console: Console,
+        accept: str = "",
+        clock: Clock | None = None,
+    ) -> None:
         self._workspace = workspace
         self.console = console
         self._accept = accept
+        self._clock = clock or Clock()
         self.ledger = Ledger.open(ledger_file())
 
     @classmethod
@@ -131,24 +139,28 @@ class PayDesk:
         remote = find_remote(self._workspace, name)
         payments = self._payments(remote)
         provider = _needed(payments)
+        self._open_session(name)
         self._check_terms(payments, terms)
-        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console)
-        was_on = lifecycle.describe().power is Power.RUNNING
-        remote = self._follow(remote, lifecycle.start(capacity_limit_s))
-        return Up(self._enter(remote, payments, terms), was_on)
+        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console, self._clock)
+        with self._unguarded(remote):
+            was_on = lifecycle.describe().power is Power.RUNNING
+            remote = self._follow(remote, lifecycle.start(capacity_limit_s))
+            return Up(self._enter(remote, payments, terms), was_on)
 
     def begin(self, name: str, terms: Terms) -> Tally:
         """Open a session on a machine that is on."""
         remote = find_remote(self._workspace, name)
         payments = self._payments(remote)
+        session = self._open_session(name)
         self._check_terms(payments, terms)
-        if open_session(self.ledger, name):
-            begin(self.ledger, remote, datetime.now(UTC))  # says that there is one
+        if session is not None:
+            begin(self.ledger, remote, self._clock.now())  # says that there is one
         if payments.provider is not None:
             machine = self._describe(payments, payments.provider)
             if machine is not None and machine.power is not Power.RUNNING:
                 raise UsageError(f"{name} is {machine.power}", fix=f"train up {name}")
-        return self._enter(remote, payments, terms)
+        with self._unguarded(remote):
+            return self._enter(remote, payments, terms)
 
     def down(self, name: str, *, force: bool) -> Tally | None:
         """Stop the machine so that it costs nothing; its session ends."""
@@ -162,17 +174,18 @@ class PayDesk:
                 cause="stopping it ends them, and what they made is not here yet",
                 fix=f"wait for them: train attach RUN; or end them: train down {name} --force",
             )
-        session = open_session(self.ledger, name)
-        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console)
-        if not lifecycle.describe().power.is_down:
-            self._let_go(remote, session)
-        machine = lifecycle.stop()
-        # Where the cloud does not say since when, it is since now.
-        payments.close(datetime.now(UTC), Provenance.CLOUD, "stopped by train down")
+        session = self._open_session(name)
+        lifecycle = Lifecycle(name, provider, payments.by_cloud, self.console, self._clock)
+        was_on = not lifecycle.describe().power.is_down
+        # Not before: should the cloud say no, its guard is all that would stop it.
+        machine = lifecycle.stop(lambda: self._let_go(remote, session))
+        if was_on:
+            # Where the cloud does not say since when, it is since now.
+            payments.close(self._clock.now(), Provenance.CLOUD, "stopped by train down")
         self.console.step(f"{name} is {machine.power}, by the cloud's word")
         if session is None:
             return None
-        end(self.ledger, session, machine.since or datetime.now(UTC), Provenance.CLOUD)
+        end(self.ledger, session, machine.since or self._clock.now(), Provenance.CLOUD)
         return self._tally(session)
 
     def finish(self, name: str) -> Tally:
@@ -183,7 +196,7 @@ class PayDesk:
             raise UsageError(f"no session is open on {name}", fix="train session list")
         payments = self._payments(remote)
         self._let_go(remote, session)
-        now = datetime.now(UTC)
+        now = self._clock.now()
         if payments.provider is None:
             # Nobody else will say when it goes off.
             payments.close(now, Provenance.VM, "the session ended")
@@ -239,7 +252,7 @@ class PayDesk:
                 trouble = str(error)
             else:
                 power = machine.power
-                payments.by_cloud(machine, datetime.now(UTC))
+                payments.by_cloud(machine, self._clock.now())
         if session is not None and power in (Power.UNKNOWN, Power.RUNNING):
             try:
                 with self._link(remote) as link:
@@ -258,10 +271,11 @@ class PayDesk:
         def try_once() -> None:
             links.append(self._link(remote))
 
-        wait_for_login(try_once, remote.name, self.console)
+        wait_for_login(try_once, remote.name, self.console, self._clock)
         with links[0] as link:
-            payments.by_login(link.hello, link.clock_off_s)
-            now = datetime.now(UTC)
+            kept = link.call(HowKept(), Kept)
+            payments.by_login(link.hello, link.clock_off_s, kept)
+            now = self._clock.now()
             session = open_session(self.ledger, remote.name)
             if session is None:
                 session = begin(
@@ -276,13 +290,32 @@ class PayDesk:
                 if payments.provider is None:
                     payments.open_here(session.started_at)
                 self.console.step(f"session {session.name} on {remote.name}")
-            self._guard(link, payments, session)
+            on_s = kept.on_s if kept.session == session.id else 0.0
+            self._guard(link, payments, session, on_s)
         return self._tally(session)
 
-    def _guard(self, link: Link, payments: Payments, session: Session) -> None:
-        """Have the machine keep the session's terms itself, and say plainly where it cannot."""
+    @contextmanager
+    def _unguarded(self, remote: Remote) -> Iterator[None]:
+        """Until its guard knows the session's terms, nobody leaves it without a word."""
+        try:
+            yield
+        except NoCapacity:
+            raise
+        except TrainshedError:
+            self.console.warn(
+                f"nothing stops {remote.name}: it may be on, and cost {_price_text(remote)}; try "
+                f"again, or: train down {remote.name}"
+            )
+            raise
+
+    def _guard(self, link: Link, payments: Payments, session: Session, on_s: float) -> None:
+        """Have the machine keep the session's terms itself, and say plainly where it cannot.
+
+        Args:
+            on_s: for so long it was on in the session by its own count.
+        """
         remote = payments.remote
-        keep = self._keep(payments, session)
+        keep = self._keep(payments, session, on_s)
         kept = link.call(keep, Kept)
         name = remote.name
         if kept.trouble:
@@ -298,8 +331,8 @@ class PayDesk:
         elif kept.fragile:
             self.console.warn(f"{name} would not stop itself after a reboot: {kept.fragile}")
 
-    def _keep(self, payments: Payments, session: Session) -> Keep:
-        now, remote, provider = datetime.now(UTC), payments.remote, payments.provider
+    def _keep(self, payments: Payments, session: Session, on_s: float) -> Keep:
+        now, remote, provider = self._clock.now(), payments.remote, payments.provider
         per_hour = self._per_hour(remote)
         bounds = budgets(self.ledger, remote, now)
         ends_in = (session.ends_at - now).total_seconds() if session.ends_at else None
@@ -311,7 +344,7 @@ class PayDesk:
         return Keep(
             session.id,
             ends_in_s=None if ends_in is None else max(0.0, ends_in),
-            paid_s=paid_s(bounds, per_hour) if per_hour else None,
+            paid_s=_left_s(session, bounds, per_hour, on_s) if per_hour else None,
             idle_s=session.idle_s,
             how=way.how if way else "",
             options=(
@@ -324,7 +357,7 @@ class PayDesk:
         """Raises:
         Forbidden: a budget without a price, or one that is used up.
         """
-        now, remote = datetime.now(UTC), payments.remote
+        now, remote = self._clock.now(), payments.remote
         limited = terms.budget is not None or remote.budget.session or remote.budget.month
         if not limited:
             return
@@ -362,13 +395,15 @@ class PayDesk:
     def _describe(self, payments: Payments, provider: Provider) -> Machine | None:
         remote = payments.remote
         try:
-            return Lifecycle(remote.name, provider, payments.by_cloud, self.console).describe()
+            return Lifecycle(
+                remote.name, provider, payments.by_cloud, self.console, self._clock
+            ).describe()
         except CloudError as error:
             self.console.warn(f"the cloud of {remote.name} could not be asked: {error}")
             return None
 
     def _payments(self, remote: Remote) -> Payments:
-        return Payments(self.ledger, remote, self.console)
+        return Payments(self.ledger, remote, self.console, self._clock)
 
     def _follow(self, remote: Remote, machine: Machine) -> Remote:
         """The remote at the address that it has now, with the host keys it had."""
@@ -394,9 +429,30 @@ class PayDesk:
         self.console.doing(f"connecting to {remote.name}")
         return open_link(remote, self.console.asker(), self._accept)
 
+    def _open_session(self, name: str) -> Session | None:
+        """The one that goes on there; one whose hard end has passed is over."""
+        session = open_session(self.ledger, name)
+        if session is None or session.ends_at is None or session.ends_at > self._clock.now():
+            return session
+        end(self.ledger, session, session.ends_at, Provenance.VM)
+        return None
+
     def _tally(self, session: Session) -> Tally:
         known = next(s for s in all_sessions(self.ledger, session.remote) if s.id == session.id)
-        return tally(self.ledger, known, datetime.now(UTC))
+        return tally(self.ledger, known, self._clock.now())
+
+
+def _left_s(
+    session: Session, bounds: Sequence[Budget], per_hour: Decimal, on_s: float
+) -> float | None:
+    """For how long the budgets last, by the ledger, and by the machine's count where that is more.
+
+    The ledger may have an estimate where nobody saw the machine go off.
+    """
+    left_s = paid_s(bounds, per_hour)
+    if left_s is None or session.budget is None:
+        return left_s
+    return max(0.0, min(left_s, float(session.budget / per_hour * 3600) - on_s))
 
 
 def _needed(payments: Payments) -> Provider:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.account import Account
-from orchestrator.billing import Moment, Sight
+from orchestrator.account import Account, stints
+from orchestrator.billing import Moment, Sight, length
 from orchestrator.errors import CloudError
 from orchestrator.ledger import Ledger
+from orchestrator.lifecycle import Clock
 from orchestrator.power import Machine, Power, Provenance, Provider, Quote, Tariff
 from orchestrator.pricetable import freshest_quote
 from orchestrator.provider import open_provider
@@ -19,6 +21,9 @@ from remote.protocol import Hello, Kept
 # A machine of the user's own, by no cloud's rules: what it is on is what it costs.
 PLAIN = Tariff(0.0, 1.0, frozenset({Power.STARTING, Power.RUNNING, Power.STOPPING}))
 
+# A guard counts time over a reboot as on, for 300 s at most; it may have been off.
+_COUNTS_OFF_S = 330.0
+
 
 class Payments:
     """Attributes:
@@ -26,25 +31,31 @@ class Payments:
         session is counted.
     """
 
-    def __init__(self, ledger: Ledger, remote: Remote, tell: Teller) -> None:
+    def __init__(
+        self, ledger: Ledger, remote: Remote, tell: Teller, clock: Clock | None = None
+    ) -> None:
         provider = open_provider(remote)
         if remote.cloud is not None and remote.cloud.provider == "none":
             provider = None
         self.remote = remote
         self.provider: Provider | None = provider
+        self._ledger = ledger
         self._tell = tell
+        self._now = (clock or Clock()).now
         self._machine: Machine | None = None
         self._account = Account(ledger, remote, provider.tariff if provider else PLAIN)
 
     def by_cloud(self, machine: Machine, at: datetime) -> None:
         """Keep what the cloud said."""
         self._machine = machine
+        stopped = Moment(machine.stopped_at, Provenance.CLOUD) if machine.stopped_at else None
         sight = Sight(
             at,
             machine.power,
             Provenance.CLOUD,
             since=machine.since,
             started_at=machine.started_at,
+            went_off_at=stopped,
             reason=machine.reason,
         )
         self._account.see(sight, self.quote)
@@ -56,22 +67,54 @@ class Payments:
 
     def by_login(self, hello: Hello, clock_off_s: float, kept: Kept | None = None) -> None:
         """Keep that it answered, with what it and its guard know of its boots."""
-        now = datetime.now(UTC)
+        now = self._now()
 
         def here(at_s: float) -> datetime:
             return min(now, datetime.fromtimestamp(at_s - clock_off_s, UTC))
 
         booted_at = now - timedelta(seconds=hello.up_s) if hello.up_s else None
-        off_s = _went_off_s(kept, hello) if kept else None
+        offs, last = self._signs(kept, hello, here) if kept else ((), None)
         sight = Sight(
             now,
             Power.RUNNING,
             Provenance.VM,
             started_at=booted_at,
-            went_off_at=None if off_s is None else here(off_s),
+            went_off_at=last,
+            offs=offs,
             boot=hello.boot_id,
         )
         self._account.see(sight, self.quote)
+
+    def _signs(
+        self, kept: Kept, hello: Hello, here: Callable[[float], datetime]
+    ) -> tuple[tuple[Moment, ...], Moment | None]:
+        """When its guard turned it off, and its last sign of life before this boot."""
+        booted_s = hello.clock_s - hello.up_s
+        stops = sorted(stop.at_s for stop in kept.stops if not stop.trouble)
+        seen = [kept.seen_s] if kept.seen_s is not None else []
+        if not any(sign < booted_s for sign in (*stops, *seen)):
+            return (), None
+        last = here(max(sign for sign in (*stops, *seen) if sign < booted_s))
+        on_s = kept.on_s - hello.up_s - _COUNTS_OFF_S
+        if self._counted_s(kept.session, last) < on_s:
+            # Its clock was set since then; by how much, nobody knows.
+            return (), None
+        offs = tuple(Moment(here(stop), Provenance.VM) for stop in stops if stop < booted_s)
+        return offs, Moment(last, Provenance.VM)
+
+    def _counted_s(self, session_id: str, until: datetime) -> float:
+        """For how long the machine was on in a session until then, as far as it is counted here."""
+        session = next(
+            (s for s in self._ledger.sessions(self.remote.name) if s.id == session_id), None
+        )
+        if session is None:
+            return math.inf
+        counted = stints(self._ledger, self.remote.name, self._now())
+        spans = [
+            (max(stint.started_at, session.started_at), min(stint.ended_at, until))
+            for stint in counted
+        ]
+        return length((start, end) for start, end in spans if start < end).total_seconds()
 
     def open_here(self, at: datetime) -> None:
         """Count from now on, for a machine whose cloud nobody asks: a session begins."""
@@ -92,7 +135,7 @@ class Payments:
             CloudError: it could not be asked.
         """
         assert self.provider is not None
-        self.by_cloud(self.provider.describe(), datetime.now(UTC))
+        self.by_cloud(self.provider.describe(), self._now())
         provider = self.remote.cloud.provider if self.remote.cloud else ""
         return freshest_quote(None, provider, self._machine, self.provider.quote)
 
@@ -108,11 +151,3 @@ class Payments:
         except CloudError as error:
             self._tell.warn(f"the price of {remote.name} could not be asked: {error}")
             return freshest_quote(remote.price, provider, self._machine)
-
-
-def _went_off_s(kept: Kept, hello: Hello) -> float | None:
-    """The guard's last sign of life before this boot, by the machine's clock."""
-    booted_s = hello.clock_s - hello.up_s
-    signs = [stop.at_s for stop in kept.stops if not stop.trouble]
-    signs += [kept.seen_s] if kept.seen_s is not None else []
-    return max((sign for sign in signs if sign < booted_s), default=None)

@@ -42,6 +42,7 @@ class Machine:
     Attributes:
         since: when it came into that state by the cloud's word; None where the cloud keeps none.
         started_at: when it was last started by the cloud's word, likewise.
+        stopped_at: when it was last stopped, before that start where it is on; likewise.
         address: to reach it by SSH from here; empty while it has none.
         size, region: as the cloud names them, to find its price; empty where unknown.
         spot: whether it may be taken away.
@@ -51,6 +52,7 @@ class Machine:
     power: Power
     since: datetime | None = None
     started_at: datetime | None = None
+    stopped_at: datetime | None = None
     address: str = ""
     size: str = ""
     region: str = ""
@@ -85,11 +87,13 @@ class Tariff:
         minimum_s: the least that a start costs.
         step_s: time is rounded up to a multiple of it.
         billed: the states that are paid for.
+        tells_starts: whether it says when a machine was last started; another boot is none then.
     """
 
     minimum_s: float
     step_s: float
     billed: frozenset[Power]
+    tells_starts: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def test_one_that_goes_on_is_counted_until_now_and_is_an_estimate(
     assert found.ended_at == minutes(90)
 
 
-def test_one_found_off_since_nobody_knows_when_is_counted_until_it_was_last_seen_on(
+def test_one_found_off_since_nobody_knows_when_is_counted_as_late_as_it_can_have_been(
     ledger: Ledger, account: Account
 ) -> None:
     account.see(on(1, started_at=NOON), quote)
@@ -92,16 +92,50 @@ def test_one_found_off_since_nobody_knows_when_is_counted_until_it_was_last_seen
     account.see(off(5000), quote)
     (found,) = stints(ledger, "k80", minutes(6000))
 
-    assert found.ended_at == minutes(20)
+    assert found.ended_at == minutes(5000)
     assert found.is_estimated
+
+
+def test_its_guard_would_have_stopped_it_before_that(ledger: Ledger, account: Account) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    begin(ledger, REMOTE, minutes(2), idle_s=600)
+    account.see(on(20), quote)
+    account.see(off(5000), quote)
+    (found,) = stints(ledger, "k80", minutes(6000))
+
+    assert found.ended_at == minutes(30)
+    assert found.is_estimated
+
+
+def test_two_sights_of_one_tick_of_the_clock_are_both_kept(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(off(1), quote)
+    account.see(on(1, started_at=minutes(1)), quote)
+
+    assert len(stints(ledger, "k80", minutes(2))) == 1
+
+
+def test_a_lost_end_is_found_in_the_machines_own_records(ledger: Ledger, account: Account) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    account.see(off(400), quote)
+    account.see(on(500, started_at=minutes(500)), quote)
+    stop = Moment(minutes(40), VM)
+    account.see(on(501, VM, started_at=minutes(500), offs=(stop,), boot="two"), quote)
+    first, second = stints(ledger, "k80", minutes(510))
+
+    assert (first.ended_at, first.is_estimated) == (minutes(40 + 1 / 3), False)
+    assert second.goes_on
 
 
 def test_a_restart_behind_our_back_is_another_stint(ledger: Ledger, account: Account) -> None:
     account.see(on(1, VM, started_at=NOON, boot="one"), quote)
-    account.see(on(500, VM, started_at=minutes(490), went_off_at=minutes(40), boot="two"), quote)
+    off = Moment(minutes(40), VM)
+    account.see(on(500, VM, started_at=minutes(490), went_off_at=off, boot="two"), quote)
     first, second = stints(ledger, "k80", minutes(500))
 
-    assert (first.ended_at, second.started_at) == (minutes(40), minutes(490))
+    # The guard's last sign is up to a look old.
+    assert (first.ended_at, second.started_at) == (minutes(40 + 1 / 3), minutes(490))
     assert not first.is_estimated
 
 

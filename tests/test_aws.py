@@ -211,7 +211,7 @@ def test_a_hibernated_machine_and_its_time_are_read(aws: Aws) -> None:
     found = aws.describe()
 
     assert found.power is Power.HIBERNATED
-    assert found.since == datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
+    assert found.since == datetime(2026, 11, 21, 10, 0, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_machine_is_started_found_and_stopped_so_that_it_costs_nothing(
         Power.RUNNING,
         since=cloud.world.since,
         started_at=cloud.world.since,
+        stopped_at=cloud.world.last(State.RELEASED),
         address=cloud.world.address,
         size="g2-standard-4",
         region="europe-west4",

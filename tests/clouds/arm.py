@@ -146,7 +146,11 @@ class Arm(Service):
             if self.power_times:
                 power["time"] = world.since.isoformat()
             failed = next((o.error for o in self.orders.values() if o.error == world.why), "")
-            provisioning = {"code": "ProvisioningState/succeeded"}
+            # Of the last order that was carried out, or later.
+            provisioning = {
+                "code": "ProvisioningState/succeeded",
+                "time": world.since.isoformat(),
+            }
             if failed:
                 provisioning["code"] = f"ProvisioningState/failed/{failed}"
                 provisioning["message"] = "Allocation failed."

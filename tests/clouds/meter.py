@@ -10,8 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from itertools import zip_longest
 
-from tests.clouds.world import Change, Rules, World
+from tests.clouds.world import Change, Rules, State, World
+
+# What a start that fails goes back to.
+_AS_BEFORE = (State.HALTED, State.RELEASED, State.SUSPENDED)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Span:
 
 def billed_spans(history: Sequence[Change], rules: Rules) -> Iterator[Span]:
     start: datetime | None = None
-    for change in history:
+    for change, following in zip_longest(history, history[1:]):
+        if change.state is State.STARTING and following and following.state in _AS_BEFORE:
+            continue  # There was no room for it.
         if change.state in rules.billed:
             start = start or change.at
         elif start is not None:

@@ -183,6 +183,11 @@ class World:
         self._settle()
         return self.evicts_at
 
+    @property
+    def next_change(self) -> datetime | None:
+        """When something will happen to it, as far as is planned."""
+        return self._due[0].at if self._due else None
+
     # What its renter orders.
 
     def start(self) -> Order:
@@ -222,6 +227,8 @@ class World:
         """By its own system: `poweroff`, or a crash of it."""
         if self.state is not State.RUNNING:
             raise WrongState(self.state)
+        # What is off already is not taken away.
+        self._forget()
         kept = self.rules.halted_is_kept
         self._plan(0, State.HALTING if kept else State.RELEASING, why)
         self._plan(self.timings.halt_s, State.HALTED if kept else State.RELEASED, why)

@@ -1,0 +1,155 @@
+"""What is held against the ledger, the warnings and the guard, by the world's own word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+
+from orchestrator.account import stints
+from orchestrator.billing import Paid, paid
+from orchestrator.ledger import Ledger
+from orchestrator.sessions import Session
+from remote.guardrules import TICK_S
+from tests.clouds.meter import bill, billed_spans
+from tests.clouds.world import State, World
+from tests.money.machine import Machine
+from tests.money.stage import START, seconds_of
+
+# What the rules give to a boot, to the last saving and to a look (`remote.guardrules`).
+SLACK_S = 60.0
+_ALWAYS = (START - timedelta(days=1), START + timedelta(days=10_000))
+
+
+@dataclass
+class Record:
+    """What came out, for some sessions.
+
+    Attributes:
+        ledger, meter: at the end.
+        unmarked_s: by how much the ledger was below the meter without saying so, at worst; in
+            seconds of price.
+        overrun_s: of a budget, likewise.
+        left: machines that were on beyond their lease.
+        needed, given: warnings that a machine costs and nothing will end that.
+        broken: what went wrong, a line each.
+    """
+
+    sessions: int = 0
+    ledger: Fraction = Fraction(0)
+    meter: Fraction = Fraction(0)
+    unmarked_s: float = 0.0
+    overrun_s: float = 0.0
+    left: int = 0
+    needed: int = 0
+    given: int = 0
+    estimated: int = 0
+    contacts: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, other: Record) -> None:
+        self.sessions += other.sessions
+        self.ledger += other.ledger
+        self.meter += other.meter
+        self.unmarked_s = max(self.unmarked_s, other.unmarked_s)
+        self.overrun_s = max(self.overrun_s, other.overrun_s)
+        self.left += other.left
+        self.needed += other.needed
+        self.given += other.given
+        self.estimated += other.estimated
+        self.contacts += other.contacts
+        self.events += other.events
+        self.broken += other.broken
+
+    @property
+    def ratio(self) -> float:
+        return float(self.ledger / self.meter) if self.meter else 1.0
+
+
+def said(ledger: Ledger, remote: str, now: datetime) -> tuple[Fraction, bool]:
+    """What the ledger says the machine cost by now, and whether it calls that an estimate."""
+    total = sum((paid(stint, _ALWAYS) for stint in stints(ledger, remote, now)), Paid())
+    return Fraction(total.amount or Decimal(0)), total.is_estimated
+
+
+def under_s(ledger: Ledger, remote: str, world: World, per_hour: Fraction) -> float:
+    """By how much it is below the meter, in seconds of price, where it does not say so."""
+    amount, is_estimated = said(ledger, remote, world.clock.now())
+    if is_estimated:
+        return 0.0
+    return float((bill(world, per_hour) - amount) / per_hour * 3600)
+
+
+def overrun_s(
+    session: Session, world: World, per_hour: Fraction, away: Sequence[tuple[float, float]]
+) -> float:
+    """By how much a session's budget was overrun, in seconds of price.
+
+    Only until the machine was next off: who starts it again by hand after that does so on his own.
+    Not counted is the time in which no guard could be there.
+    """
+    if session.budget is None:
+        return 0.0
+    left_s = float(Fraction(session.budget) / per_hour * 3600)
+    for start, end in _within(world, session):
+        if end - start > left_s:
+            used_up = start + left_s
+            return end - used_up - length_s([*away, *_halted(world)], used_up, end)
+        left_s -= end - start
+    return 0.0
+
+
+def _halted(world: World) -> Iterator[tuple[float, float]]:
+    """When it was shut down from within and still paid for: no guard runs there."""
+    for change, after in pairwise(world.history):
+        if change.state in (State.HALTING, State.HALTED):
+            yield seconds_of(change.at), seconds_of(after.at)
+
+
+def _within(world: World, session: Session) -> Iterator[tuple[float, float]]:
+    """The times that are paid for in the session."""
+    now, _ = world.clock.now(), world.state
+    ended_at = min(session.ended_at or now, now)
+    for span in billed_spans(world.history, world.rules):
+        start = max(span.started_at, session.started_at)
+        end = min(span.ended_at or now, ended_at)
+        if start < end:
+            yield seconds_of(start), seconds_of(end)
+
+
+def length_s(spans: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Of the spans, as far as they lie in there."""
+    total, reached = 0.0, start
+    for first, last in sorted(spans):
+        begin, until = max(first, reached), min(last, end)
+        if begin < until:
+            total += until - begin
+            reached = until
+    return total
+
+
+def beyond_lease(machine: Machine, now_s: float) -> str:
+    """What of its terms the machine has passed while it is on; empty where it has passed none."""
+    keep, disk = machine.disk.keep, machine.disk
+    if machine.on_s is None or keep is None or disk.trouble or disk.fragile:
+        return ""
+
+    on_s = machine.on_s
+
+    def is_late(end_s: float) -> bool:
+        end_s = max(end_s, on_s)
+        return now_s - end_s - length_s(machine.away, end_s, now_s) > SLACK_S
+
+    if keep.ends_in_s is not None and is_late(machine.asked_s + keep.ends_in_s):
+        return f"{now_s - machine.asked_s - keep.ends_in_s:.0f} s after its hard end"
+    if keep.idle_s is not None:
+        active_s = max(machine.active_s, machine.on_s)
+        # That somebody was there is seen at the next look.
+        if is_late(active_s + TICK_S + keep.idle_s):
+            return f"idle for {now_s - active_s:.0f} s instead of {keep.idle_s:.0f} s"
+    return ""

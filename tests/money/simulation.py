@@ -1,0 +1,139 @@
+"""Many lives of rented machines, and what was promised of the ledger, held against the clouds.
+
+`python -m tests.money.simulation [SESSIONS] [--seed N] [--write FILE]` prints the table, and ends
+with 1 where a promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.money.fronts import KINDS
+from tests.money.judge import SLACK_S, Record
+from tests.money.life import Cast, Life
+
+# The last session of each machine, after which nobody comes back, is one of many.
+_SESSIONS_EACH = 25
+# Room for rounding to the microsecond.
+_NOTHING_S = 0.001
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of many lives, by provider."""
+
+    seed: int
+    by_provider: dict[str, Record]
+
+    @property
+    def whole(self) -> Record:
+        whole = Record()
+        for record in self.by_provider.values():
+            whole.add(record)
+        return whole
+
+    def broken(self) -> Iterator[str]:
+        """The promises that did not hold."""
+        whole = self.whole
+        if abs(whole.ratio - 1) > 0.01:
+            yield f"the ledger is {whole.ratio:.4f} of the meter"
+        if whole.unmarked_s > _NOTHING_S:
+            yield f"it was {whole.unmarked_s:.1f} s of price below the meter and did not say so"
+        if whole.overrun_s > SLACK_S:
+            yield f"a budget was overrun by {whole.overrun_s:.0f} s of price"
+        if whole.left:
+            yield f"{whole.left} machines were on beyond their lease"
+        if whole.given < whole.needed:
+            yield f"{whole.needed - whole.given} of {whole.needed} warnings were not given"
+
+
+def simulate(sessions: int, seed: int, each: int = _SESSIONS_EACH) -> Found:
+    """Lives of machines of each provider in turn, until there were so many sessions."""
+    found: dict[str, Record] = {name: Record() for name in KINDS}
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        for number in range(-(-sessions // each)):
+            provider = tuple(KINDS)[number % len(KINDS)]
+            home = Path(folder, str(number))
+            home.mkdir()
+            found[provider].add(Life(Cast(seed * 10_000 + number, provider, each), home).play())
+    return Found(seed, found)
+
+
+def table(found: Found) -> str:
+    """For people, in Markdown."""
+    lines = [
+        "| provider | sessions | ledger | meter | ratio | reports | unmarked below | budget overrun"
+        " | beyond lease | warned |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, record in (*found.by_provider.items(), ("all", found.whole)):
+        lines.append(
+            f"| {name} | {record.sessions} | {float(record.ledger):.2f} | {float(record.meter):.2f}"
+            f" | {record.ratio:.4f} | {record.contacts} | {max(0.0, record.unmarked_s):.1f} s"
+            f" | {max(0.0, record.overrun_s):.1f} s | {record.left}"
+            f" | {record.given} of {record.needed} |"
+        )
+    events = sorted(found.whole.events.items())
+    told = ", ".join(f"{count} x {what}" for what, count in events)
+    return "\n".join([*lines, "", f"What happened: {told}."])
+
+
+def plain(found: Found) -> dict[str, object]:
+    """For programs."""
+    return {
+        "seed": found.seed,
+        "providers": {
+            name: {
+                "sessions": record.sessions,
+                "ledger": round(float(record.ledger), 6),
+                "meter": round(float(record.meter), 6),
+                "ratio": round(record.ratio, 6),
+                "reports": record.contacts,
+                "unmarked_below_s": round(max(0.0, record.unmarked_s), 3),
+                "budget_overrun_s": round(max(0.0, record.overrun_s), 3),
+                "beyond_lease": record.left,
+                "warnings_needed": record.needed,
+                "warnings_given": record.given,
+                "events": dict(sorted(record.events.items())),
+            }
+            for name, record in (*found.by_provider.items(), ("all", found.whole))
+        },
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sessions", type=int, nargs="?", default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", type=Path, help="a .md; the figures go beside it as .json")
+    asked = parser.parse_args(arguments)
+    found = simulate(asked.sessions, asked.seed)
+    sys.stdout.write(f"{table(found)}\n")
+    for line in found.whole.broken[:20]:
+        sys.stderr.write(f"{line}\n")
+    broken = list(found.broken())
+    for line in broken:
+        sys.stderr.write(f"broken: {line}\n")
+    if asked.write:
+        date = datetime.now(UTC).date().isoformat()
+        head = (
+            f"# The ledger against the clouds' bills\n\n`make money`, seed {asked.seed}, {date}: "
+            "machines with their users and all that goes wrong, by the rules of each cloud, with a "
+            "moved clock. Seconds are of price.\n\n"
+        )
+        asked.write.write_text(f"{head}{table(found)}\n", encoding="utf-8")
+        figures = {"date": date, **plain(found)}
+        asked.write.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
