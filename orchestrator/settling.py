@@ -153,11 +153,21 @@ def left_ungraded() -> Interrupted:
 
 
 def _place(exam: Exam, job: Job, mirrors: Sequence[Mirror], tell: Teller, *, best: bool) -> None:
-    latest = None
+    latest: str | None = None
+    doubtful: Mirror | None = None
     for mirror in mirrors:
-        for fact in exam.ledger.artifacts(mirror.run_id):
-            if fact.path == str(job.model):
-                latest = fact.sha256
+        sha256 = model_of(exam.ledger, mirror.run_id, job)
+        if sha256 is None:
+            continue
+        if best and not exam.is_whole(mirror.run_id):
+            doubtful = mirror
+        else:
+            latest, doubtful = sha256, None
+    if doubtful is not None and not doubtful.settled and not exam.can_judge(job):
+        tell.warn(
+            f"{doubtful.run_id} did not end well, and nothing here tells whether its model is "
+            f"whole; to put it into the folder: train pull {job.name} --latest"
+        )
     if best and exam.grader_path(job) is not None:
         latest = None
     elif latest is None:
