@@ -13,7 +13,7 @@ from orchestrator.ledger import ArtifactFact, Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.money import priced_runs
 from orchestrator.spec import Job
-from orchestrator.tell import Teller
+from orchestrator.tell import Counted, Teller
 from orchestrator.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def _place_beside(exam: Exam, mirror: Mirror, job: Job, tell: Teller) -> None:
         LaptopFull: the disk is full.
     """
     failed: list[tuple[ArtifactFact, UsageError]] = []
+    placed = Counted(tell)
     for fact in exam.ledger.artifacts(mirror.run_id):
         target = mirror.folder / "outputs" / fact.path
         try:
@@ -214,7 +215,8 @@ def _place_beside(exam: Exam, mirror: Mirror, job: Job, tell: Teller) -> None:
                 raise trouble from error
             failed.append((fact, trouble))
         else:
-            tell.step(f"{fact.path} is in {target.parent}")
+            placed.step(f"{fact.path} is in {target.parent}")
+    placed.tell_rest(f"more are in {mirror.folder / 'outputs'}")
     if failed:
         fact, trouble = failed[0]
         more = f", nor can {len(failed) - 1} more" if len(failed) > 1 else ""

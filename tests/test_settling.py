@@ -64,6 +64,14 @@ class Warned(Silence):
         self.warnings.append(text)
 
 
+class Stepped(Silence):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
+
+
 def settled(
     exam: Exam, mirror: Mirror, job: Job = JOB, tell: Teller | None = None, *, best: bool = True
 ) -> Result:
@@ -120,3 +128,14 @@ def test_where_there_is_no_grader_a_failed_runs_model_is_placed_when_it_is_asked
     assert told.warnings == [warning]
     settled(exam, mirror, MODEL, told, best=False)
     assert place.read_bytes() == TABLE
+
+
+def test_of_many_files_the_first_are_told_and_then_their_number(exam: Exam) -> None:
+    told = Stepped()
+    mirror = made(exam)
+    now = datetime.now(UTC)
+    facts = [ArtifactFact("a-1", f"a/t{n}.csv", len(TABLE), SHA256, now) for n in range(29)]
+    exam.ledger.add(*facts)
+    settled(exam, mirror, JOB, told)
+    assert len(told.steps) == 21
+    assert told.steps[-1] == f"10 more are in {mirror.folder / 'outputs'}"
