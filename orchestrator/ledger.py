@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from orchestrator.ledgerschema import (
     Pairs,
     connect,
     read,
+    sessions_file,
     transaction,
     translated,
     written,
@@ -231,6 +233,9 @@ Fact = (
 )
 F = TypeVar("F", bound=Fact)
 
+MONEY = (SessionFact, SessionTerms, SessionEnd, StintFact, StintEnd)
+"""What only the ledger knows, and is kept beside it too."""
+
 TABLES: dict[type[object], tuple[str, tuple[str, ...]]] = {
     SessionFact: ("session", ("id",)),
     SessionEnd: ("session_end", ("session_id",)),
@@ -297,6 +302,9 @@ class Ledger:
         with translated(self.path), transaction(self._connection, "IMMEDIATE"):
             for fact in facts:
                 self._add(fact)
+            if beside := [fact for fact in facts if isinstance(fact, MONEY)]:
+                # No workspace tells these; should the ledger be damaged, this file does.
+                _append(sessions_file(self.path), "".join(f"{_line(fact)}\n" for fact in beside))
         # Afterwards: whoever set the file aside before has not seen these, and who does it from
         # now on finds in the workspaces what they tell.
         self._check_place()
@@ -460,6 +468,37 @@ _KINDS: dict[type[object], dict[str, Any]] = {fact: get_type_hints(fact) for fac
 def _fact(fact: type[F], row: tuple[object, ...]) -> F:
     kinds = _KINDS[fact]
     return fact(**{name: read(kinds[name], value) for name, value in zip(kinds, row, strict=True)})
+
+
+def _line(fact: Fact) -> str:
+    return json.dumps([type(fact).__name__, json.loads(to_text(fact))])
+
+
+def read_money(ledger: Path) -> tuple[tuple[Fact, ...], int]:
+    """What was kept of sessions and stints beside a ledger, and how many lines nobody can read."""
+    kinds: dict[str, type[Fact]] = {kind.__name__: kind for kind in MONEY}
+    try:
+        lines = sessions_file(ledger).read_text("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return (), 0
+    facts: list[Fact] = []
+    for line in lines:
+        # A line that a crash cut short has nothing behind it, or the next line glued to it.
+        with suppress(ValueError, KeyError, TypeError):
+            name, values = json.loads(line)
+            facts.append(from_text(kinds[name], json.dumps(values)))
+    return tuple(dict.fromkeys(facts)), len(lines) - len(facts)
+
+
+def _append(path: Path, text: str) -> None:
+    with open(path, "a", encoding="ascii", opener=_private) as file:  # its mode
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def to_text(fact: Fact) -> str:

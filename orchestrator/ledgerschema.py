@@ -253,6 +253,11 @@ def side_files(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
+def sessions_file(path: Path) -> Path:
+    """Where the sessions and stints of this ledger are kept once more, a JSON text a line."""
+    return path.with_name("sessions.jsonl")
+
+
 def workspaces_file(path: Path) -> Path:
     """Where the folders are listed whose runs are in this ledger, a JSON text a line; none before
     the first run.

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.declared import accept
-from orchestrator.errors import LedgerDamaged
+from orchestrator.errors import LedgerDamaged, LedgerError
 from orchestrator.events import run_events
 from orchestrator.filelock import alone
 from orchestrator.ledger import (
@@ -26,9 +26,10 @@ from orchestrator.ledger import (
     RunEvent,
     RunFact,
     from_text,
+    read_money,
     to_text,
 )
-from orchestrator.ledgerschema import side_files, workspaces_file
+from orchestrator.ledgerschema import sessions_file, side_files, workspaces_file
 from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.shelf import Shelf
 from remote import clock
@@ -60,6 +61,7 @@ class Rebuilt:
         workspaces: the folders whose runs were looked at.
         away: folders that are gone, and their runs with them.
         unknown: runs of which nobody knows any more where they were sent and at what price.
+        unread: lines of what is kept of sessions that nobody can read.
     """
 
     aside: Path | None
@@ -68,6 +70,7 @@ class Rebuilt:
     runs: int
     artifacts: int
     unknown: tuple[str, ...]
+    unread: int = 0
 
     def lines(self) -> Iterator[str]:
         """For the user: what was done, and what is lost."""
@@ -78,16 +81,14 @@ class Rebuilt:
             f"{self.runs} runs, {self.artifacts} of the files they made"
         )
         yield "lost: all grades (train pull grades again), and that a model was chosen by --latest"
-        yield (
-            "lost: all sessions with their budgets, and when machines were on; one that is on now "
-            "goes on until its guard or you stop it: train status, train down NAME"
-        )
         if self.unknown:
             more = f" and {len(self.unknown) - _NAMED} more" if self.unknown[_NAMED:] else ""
             yield (
                 f"lost: where {len(self.unknown)} runs were sent, and their prices: "
                 f"{', '.join(self.unknown[:_NAMED])}{more}"
             )
+        if self.unread:
+            yield f"lost: {self.unread} of the records of sessions and of machines' paid time"
         if self.away:
             yield f"lost: the runs of folders that are not there: {', '.join(self.away)}"
 
@@ -110,13 +111,14 @@ def rebuild(path: Path, here: Path | None) -> Rebuilt | None:
         if _is_sound(path):
             return None
         new = folder / path.name
-        for left in (new, *side_files(new)):
+        for left in (new, *side_files(new), sessions_file(new)):
             left.unlink(missing_ok=True)
-        rebuilt = _fill(new, (*_workspaces(path), *([str(here)] if here else ())))
+        money, unread = read_money(path)
+        rebuilt = _fill(new, (*_workspaces(path), *([str(here)] if here else ())), money)
         aside = _set_aside(path)
         os.replace(new, path)
         sync_folder(path.parent)
-        return replace(rebuilt, aside=aside)
+        return replace(rebuilt, aside=aside, unread=unread)
 
 
 def _is_sound(path: Path) -> bool:
@@ -154,7 +156,7 @@ def _workspaces(ledger: Path) -> tuple[str, ...]:
     return tuple(name for name in found if isinstance(name, str))
 
 
-def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
+def _fill(new: Path, workspaces: Iterable[str], money: Iterable[Fact]) -> Rebuilt:
     names = tuple(dict.fromkeys(workspaces))
     there = tuple(name for name in names if Path(name).is_dir())
     runs = artifacts = 0
@@ -162,6 +164,7 @@ def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
     # A folder may be a copy of another, or the same by another name.
     found: set[str] = set()
     with Ledger.open(new) as ledger:
+        _add_money(ledger, money)
         for name in there:
             state = Path(name) / ".train"
             shelf = Shelf(state)
@@ -171,7 +174,7 @@ def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
                     continue
                 found.add(mirror.run_id)
                 try:
-                    known.append((_recorded(mirror), mirror))
+                    known.append((_recorded(mirror, ledger), mirror))
                 except (OSError, ValueError):
                     unknown.append(mirror.run_id)
             known.sort(key=lambda pair: pair[0].submitted_at)
@@ -183,13 +186,20 @@ def _fill(new: Path, workspaces: Iterable[str]) -> Rebuilt:
     return Rebuilt(None, there, away, runs, artifacts, tuple(unknown))
 
 
-def _recorded(mirror: Mirror) -> RunFact:
+def _add_money(ledger: Ledger, facts: Iterable[Fact]) -> None:
+    """Those that can be added: the start of one whose line was spoilt is missing to its end."""
+    for fact in facts:
+        with suppress(LedgerError):
+            ledger.add(fact)
+
+
+def _recorded(mirror: Mirror, ledger: Ledger) -> RunFact:
     mirror.request  # noqa: B018 - without it nobody knows what it was to make
     fact = from_text(RunFact, mirror.recorded.read_text("ascii"))
     if fact.run_id != mirror.run_id:
         raise ValueError(f"{mirror.recorded} tells of {fact.run_id}")
-    # Sessions are recorded nowhere else.
-    return replace(fact, session_id=None)
+    sessions = {session.id for session in ledger.sessions()}
+    return fact if fact.session_id in sessions else replace(fact, session_id=None)
 
 
 def _told(run: RunFact, mirror: Mirror, shelf: Shelf) -> Iterator[Fact]:

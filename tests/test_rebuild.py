@@ -52,13 +52,6 @@ def test_a_workspace_that_was_copied_keeps_no_ledger_from_being_made(tmp_path: P
         assert [run.workspace for run in again.runs()] == [str(first), str(copy)]
 
 
-def test_sessions_and_what_machines_cost_are_named_among_what_is_lost(tmp_path: Path) -> None:
-    made(tmp_path / "exam", tmp_path / "ledger.sqlite3")
-    rebuilt = rebuild(tmp_path / "ledger.sqlite3", None)
-    assert rebuilt is not None
-    assert any("sessions with their budgets" in line for line in rebuilt.lines())
-
-
 def test_the_list_of_workspaces_outlives_a_line_that_is_none(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.sqlite3"
     made(tmp_path / "one", ledger)

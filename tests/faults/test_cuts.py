@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.ssh import LOGIN_LIMIT_S, SILENCE_LIMIT_S
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Kind, Way
-from tests.faults.points import chosen, tell
+from tests.faults.points import chosen, only_in_faults, tell
 from tests.faults.scene import set_up, train_until_done
 from tests.faults.truth import Scene
 from tests.faults.vm import processes
@@ -34,7 +34,7 @@ def test_a_line_that_breaks_at_any_byte(
         laptop, _ = set_up(tmp_path / "whole", embedded_server, line.port)
         train_until_done(laptop)
         total = line.passed[way]
-        offsets = chosen(range(total))
+        offsets = chosen(range(total), few=3)
         for offset in offsets:
             fault = Fault(kind, way, offset)
             laptop, scene = set_up(tmp_path / str(offset), embedded_server, line.port)
@@ -141,6 +141,7 @@ def test_a_line_that_is_cut_at_any_word_of_a_cancellation_cancels_it(
     tell(f"line cut {when} each word of a cancel", len(words), "the same command ends the run")
 
 
+@only_in_faults
 @pytest.mark.parametrize("way", [UP, DOWN])
 def test_a_line_that_is_slow_is_not_taken_for_dead(
     embedded_server: SshServer, tmp_path: Path, way: Way

@@ -248,7 +248,7 @@ def reading_cases(canary: Path) -> Iterator[Case]:
     }.items():
         lookup = layer("StringLookup", {"vocabulary": where})
         text = layer("TextVectorization", {"vocabulary": ["a"], "idf_weights": where})
-        says = f"from a file, {where!r}"[:60]
+        says = f"from a file, {where!r}"[:30]
         yield f"vocabulary {name}.keras", partial(forge.keras, config=sequential(lookup)), says
         yield f"weights {name}.h5", partial(forge.h5, config=sequential(text)), says
 
