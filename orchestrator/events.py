@@ -55,7 +55,8 @@ def run_events(
             if at is not None
         ]
     if opinion(seen.report) == LOST:
-        ended_at = moment(last_use_at or seen.at)
+        # When the report came is told by this laptop's clock, which is not to be put right.
+        ended_at = moment(last_use_at) if last_use_at else max(reported_at, submitted_at)
         events.append(RunEvent(run_id, LOST, ended_at, Reporter.LAPTOP, reason=why_lost(seen)))
     return events
 

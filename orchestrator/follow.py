@@ -152,7 +152,8 @@ class Follower:
             self._take_report(link, report, unread)
         self._tell.doing(self._summary())
         left_out = len(news.reports) + len(news.missing) < len(asked)
-        return bool(unread) or (left_out and bool(news.pieces))
+        has_moved = bool(news.pieces) or len(self._mirrors) < len(asked)
+        return bool(unread) or (left_out and has_moved)
 
     def _take_pieces(self, pieces: Iterable[Piece], body: bytes) -> set[str]:
         """Write them to the mirrors; returns the runs of which not all came."""

@@ -42,7 +42,7 @@ from orchestrator.size import format_size
 from orchestrator.snapshot import Snapshot, take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
 from orchestrator.sync import submit
-from orchestrator.tell import Silence, Teller
+from orchestrator.tell import Counted, Silence, Teller
 from remote.protocol import RunReport
 from remote.runfolder import Artifact, RunState, State
 
@@ -277,14 +277,16 @@ class RoundTrip:
                 "drops it, it is there",
             )
             self._troubles.note(trouble, [mirror])
+        came = Counted(self.tell)
         for artifact in sound:
             try:
-                self._pull(link, mirror, artifact)
+                came.step(self._pull(link, mirror, artifact))
             except AgentBroken:
                 raise
             except (ModelDamaged, UsageError, Refused) as trouble:
                 # One bad file never keeps the other runs from being followed and pulled.
                 self._troubles.note(trouble, [mirror])
+        came.tell_rest(f"more that {mirror.run_id} made are pulled and verified")
         made = seen.report.artifacts
         lacking = ", ".join(unmade(made, request.outputs))
         if lacking and state is not None and state.state is State.SUCCEEDED:
@@ -307,7 +309,7 @@ class RoundTrip:
     def is_home(self, mirror: Mirror) -> bool:
         return is_home(mirror, self.ledger, self.exam.shelf)
 
-    def _pull(self, link: Link, mirror: Mirror, artifact: Artifact) -> None:
+    def _pull(self, link: Link, mirror: Mirror, artifact: Artifact) -> str:
         shelf, partial = self.exam.shelf, mirror.folder / "partial"
         # Another `train` may follow the same run; both would write to the same partial file.
         with alone(mirror.folder / "pulling"):
@@ -320,7 +322,7 @@ class RoundTrip:
                     )
                 )
         size = format_size(artifact.size_bytes)
-        self.tell.step(f"pulled {artifact.path}, {size}, sha256 {path.parent.name[:12]} verified")
+        return f"pulled {artifact.path}, {size}, sha256 {path.parent.name[:12]} verified"
 
     def _look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller, on_end: OnEnd) -> None:
         try:

@@ -13,7 +13,7 @@ from orchestrator.ledger import ArtifactFact, Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.money import priced_runs
 from orchestrator.spec import Job
-from orchestrator.tell import Teller
+from orchestrator.tell import Counted, Teller
 from orchestrator.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -153,11 +153,21 @@ def left_ungraded() -> Interrupted:
 
 
 def _place(exam: Exam, job: Job, mirrors: Sequence[Mirror], tell: Teller, *, best: bool) -> None:
-    latest = None
+    latest: str | None = None
+    doubtful: Mirror | None = None
     for mirror in mirrors:
-        for fact in exam.ledger.artifacts(mirror.run_id):
-            if fact.path == str(job.model):
-                latest = fact.sha256
+        sha256 = model_of(exam.ledger, mirror.run_id, job)
+        if sha256 is None:
+            continue
+        if best and not exam.is_whole(mirror.run_id):
+            doubtful = mirror
+        else:
+            latest, doubtful = sha256, None
+    if doubtful is not None and not doubtful.settled and not exam.can_judge(job):
+        tell.warn(
+            f"{doubtful.run_id} did not end well, and nothing here tells whether its model is "
+            f"whole; to put it into the folder: train pull {job.name} --latest"
+        )
     if best and exam.grader_path(job) is not None:
         latest = None
     elif latest is None:
@@ -191,6 +201,7 @@ def _place_beside(exam: Exam, mirror: Mirror, job: Job, tell: Teller) -> None:
         LaptopFull: the disk is full.
     """
     failed: list[tuple[ArtifactFact, UsageError]] = []
+    placed = Counted(tell)
     for fact in exam.ledger.artifacts(mirror.run_id):
         target = mirror.folder / "outputs" / fact.path
         try:
@@ -204,7 +215,8 @@ def _place_beside(exam: Exam, mirror: Mirror, job: Job, tell: Teller) -> None:
                 raise trouble from error
             failed.append((fact, trouble))
         else:
-            tell.step(f"{fact.path} is in {target.parent}")
+            placed.step(f"{fact.path} is in {target.parent}")
+    placed.tell_rest(f"more are in {mirror.folder / 'outputs'}")
     if failed:
         fact, trouble = failed[0]
         more = f", nor can {len(failed) - 1} more" if len(failed) > 1 else ""

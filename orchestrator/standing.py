@@ -22,6 +22,7 @@ from orchestrator.grade import (
     install_command,
 )
 from orchestrator.ledger import ArtifactFact, Ledger, Promotion, VerdictFact
+from orchestrator.mirror import is_final
 from orchestrator.shelf import Shelf, file_sha256
 from orchestrator.spec import Job, Workspace
 from orchestrator.surroundings import Surroundings, look_around
@@ -40,6 +41,7 @@ class Standing:
         gradable: whether there is a grader beside it.
         has_run: whether the category was ever run.
         is_on_shelf: whether the folder lacks a model that was pulled.
+        is_doubtful: whether it lacks only one that may be cut short: see `Exam.is_whole`.
         can_grade: whether this laptop has what grading needs.
     """
 
@@ -51,6 +53,7 @@ class Standing:
     gradable: bool
     has_run: bool = True
     is_on_shelf: bool = False
+    is_doubtful: bool = False
     can_grade: bool = True
 
     @property
@@ -73,6 +76,8 @@ class Standing:
         """The next command, where one closes the gap."""
         if self.sha256 is None:
             pull, train = f"train pull {self.category}", f"train {self.category} --remote NAME"
+            if self.is_doubtful:
+                return f"{pull} --latest"
             return pull if self.is_on_shelf else train
         if self.verdict is None and self.gradable:
             return f"train grade {self.category}" if self.can_grade else install_command()
@@ -96,6 +101,10 @@ class Exam:
         path = self.workspace.root / job.folder / "grader.py"
         return path if job.model is not None and path.is_file() else None
 
+    def can_judge(self, job: Job) -> bool:
+        """Whether models of this category can be graded here."""
+        return self.grader_path(job) is not None and can_grade()
+
     def standing(self, job: Job) -> Standing:
         """What is in the folder now."""
         path = self.model_path(job)
@@ -106,6 +115,7 @@ class Exam:
             )
         sha256 = file_sha256(path)
         verdict = self.verdict_on(job, sha256) if sha256 else None
+        away = None if sha256 else self._best(job)
         return Standing(
             category=job.name,
             path=path,
@@ -114,7 +124,8 @@ class Exam:
             run_id=self._maker(job, sha256) if sha256 else None,
             gradable=self.grader_path(job) is not None,
             has_run=bool(sha256 or self.ledger.runs(workspace=self._name, category=job.name)),
-            is_on_shelf=sha256 is None and self._last_made(job) is not None,
+            is_on_shelf=away is not None and self.shelf.find(away) is not None,
+            is_doubtful=sha256 is None and away is None and bool(self._made(job)),
             can_grade=can_grade(),
         )
 
@@ -135,7 +146,7 @@ class Exam:
         """Digests of the standing model and of pulled ones that have no verdict yet; none where
         this laptop lacks what grading needs.
         """
-        if self.grader_path(job) is None or not can_grade():
+        if not self.can_judge(job):
             return []
         standing = self.adopt(job)
         known = {fact.sha256 for fact in self._verdicts(job) if fact.outcome != "broken"}
@@ -190,8 +201,8 @@ class Exam:
     def promote(self, job: Job, *, latest: str | None = None) -> str | None:
         """Put the best model into the folder, or `latest`; returns its digest if it was moved.
 
-        Where no model has points it is that of the last run, but what had some once stays. What
-        stood in the folder is on the shelf before another takes its place.
+        Where no model has points it is that of the last run which ended well, but what had some
+        once stays. What stood in the folder is on the shelf before another takes its place.
 
         Raises:
             ModelDamaged: the kept copy was changed; the folder is as it was.
@@ -241,13 +252,28 @@ class Exam:
             return False
         return all(artifact.pulled_at <= last.at for _, artifact in self._pulled(job))
 
+    def is_whole(self, run_id: str) -> bool:
+        """Whether what a run made may be taken for whole without a look into it: nothing is known
+        of its command but that it ended by itself, with 0. A full disk or a kill cuts a file short.
+        """
+        ends = [event for event in self.ledger.events(run_id) if is_final(event.state)]
+        return all(event.exit_code == 0 for event in ends)
+
     def _last_made(self, job: Job) -> str | None:
-        """The model of the last submitted run that is on the shelf and not known to be worth
-        nothing.
+        """The model of the last submitted run that may be placed without a grade."""
+        made = [sha256 for run_id, sha256 in self._made(job) if self.is_whole(run_id)]
+        return made[-1] if made else None
+
+    def _made(self, job: Job) -> list[tuple[str, str]]:
+        """Run id and model of each run, as they were submitted, whose model is on the shelf and not
+        known to be worth nothing.
         """
         bad = {fact.sha256 for fact in self._verdicts(job) if fact.outcome == "invalid"}
-        made = [artifact.sha256 for _, artifact in self._pulled(job) if artifact.sha256 not in bad]
-        return next((sha256 for sha256 in reversed(made) if self.shelf.find(sha256)), None)
+        return [
+            (run_id, artifact.sha256)
+            for run_id, artifact in self._pulled(job)
+            if artifact.sha256 not in bad and self.shelf.find(artifact.sha256)
+        ]
 
     def _pulled(self, job: Job) -> Iterator[tuple[str, ArtifactFact]]:
         """Run id and model of every run whose model was pulled, as they were submitted."""

@@ -41,3 +41,23 @@ class Silence:
 
     def log_ends(self, job: str) -> None:
         pass
+
+
+class Counted:
+    """Steps of one kind, of which there may be ten thousand: the first few, then their number."""
+
+    _FEW = 20
+
+    def __init__(self, tell: Teller) -> None:
+        self._tell = tell
+        self._count = 0
+
+    def step(self, text: str) -> None:
+        self._count += 1
+        if self._count <= self._FEW:
+            self._tell.step(text)
+
+    def tell_rest(self, what: str) -> None:
+        """How many were not told, and what these are."""
+        if self._count > self._FEW:
+            self._tell.step(f"{self._count - self._FEW} {what}")

@@ -110,7 +110,7 @@ class Guard:
         self.stopping = None
         self.attempts = 0
         self.ask_at = 0.0
-        self.warned: Set[Path] = set()
+        self.warned: Set[Tuple[Path, int]] = set()
         self._listen(terms)
 
     def _listen(self, terms: Terms) -> None:
@@ -151,8 +151,8 @@ class Guard:
 
     def _warn(self, living: List[LiveRun], why: str) -> None:
         for run in living:
-            if run.can_hear and run.folder.path not in self.warned:
-                self.warned.add(run.folder.path)
+            if run.can_hear and (run.folder.path, run.attempt) not in self.warned:
+                self.warned.add((run.folder.path, run.attempt))
                 self.folder.say(f"{run.folder.path.name} is warned: {why}")
                 warn(run, why)
 

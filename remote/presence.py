@@ -53,11 +53,13 @@ class LiveRun(NamedTuple):
     Attributes:
         needs_s: how long it takes to save when it is warned.
         can_hear: whether its supervisor listens to a warning by now.
+    attempt: which of its attempts that is; each is to be warned by itself.
     """
 
     folder: RunFolder
     needs_s: float
     can_hear: bool
+    attempt: int = 0
 
 
 class Runs:
@@ -104,7 +106,8 @@ class Runs:
         # One that was interrupted has saved what it had, and waits for the machine to go.
         is_saved = state is not None and state.state is not State.QUEUED and bool(state.reason)
         needs_s = 0.0 if is_saved else request.grace_s + HASHING_S
-        return LiveRun(folder, needs_s, can_hear=state is not None)
+        attempt = state.restarts if state is not None else 0
+        return LiveRun(folder, needs_s, can_hear=state is not None, attempt=attempt)
 
 
 class Presence:

@@ -231,7 +231,7 @@ class RunReport(NamedTuple):
 
     Attributes:
         state: None while its supervisor has not written one yet.
-        alive: whether its supervisor lives (its lock is held).
+        alive: whether its supervisor lives (its lock is held), or is still to be started again.
         artifacts: outputs with their digests, once the state is final.
         stamp: changes whenever the report does; goes back as `Offsets.seen`.
     """

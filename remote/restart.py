@@ -34,13 +34,13 @@ def read_restarts(folder: RunFolder) -> int:
         return 0
 
 
-def count_restart(folder: RunFolder) -> None:
-    """It is about to be started again. Only for the holder of its lock.
+def count_restart(folder: RunFolder, by: int = 1) -> None:
+    """It is about to be started again, or could not be. Only for the holder of its lock.
 
     Raises:
         OSError: no space; it is then not counted, and not to be started.
     """
-    replace_file(folder.restarts, b"%d\n" % (read_restarts(folder) + 1))
+    replace_file(folder.restarts, b"%d\n" % (read_restarts(folder) + by))
 
 
 def first_state(folder: RunFolder) -> RunState:

@@ -13,6 +13,7 @@ from typing import BinaryIO, List, Optional, Tuple
 
 from remote.atomic import replace_file, sync_folder, temporary_beside
 from remote.lock import is_held, take
+from remote.outputs import LIMIT
 from remote.protocol import (
     CHUNK_BYTES,
     News,
@@ -36,6 +37,7 @@ from remote.runfolder import (
 from remote.slots import take_ticket
 from remote.store import Store
 from remote.tree import BadTree, check_path, is_digest
+from remote.trouble import explain
 
 _WATCH_POLL_S = 0.1
 # Well below what a frame may hold; the runs that do not fit in are told of at the next call.
@@ -199,7 +201,8 @@ def _restart(store: Store, folder: RunFolder) -> bool:
     Of several agents that find it at once, the one with the lock does it.
 
     Raises:
-        OSError: no space, no processes. It stays interrupted, and the next one tries again.
+        OSError: no space, no processes. It stays interrupted, is not counted, and the next one
+            tries again.
     """
     if not may_restart(folder):
         return False
@@ -212,9 +215,13 @@ def _restart(store: Store, folder: RunFolder) -> bool:
             # As it is by now: another may have restarted it, and it may have ended since.
             if not may_restart(folder):
                 return False
-            count_restart(folder)
             take_ticket(store, folder.path.name)
-            _spawn(folder, lock)
+            count_restart(folder)
+            try:
+                _spawn(folder, lock)
+            except OSError:
+                count_restart(folder, -1)
+                raise
             return True
         finally:
             os.close(lock)
@@ -271,17 +278,25 @@ def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
     pieces: List[Piece] = []
     missing: List[str] = []
     body = bytearray()
+    files = 0
     for offsets in runs:
         if len(body) >= _NEWS_LIMIT_BYTES:
             break
         folder = RunFolder(store.runs / offsets.run_id)
         # Before the files are read: the last lines of a run that ends now come with its end.
         report = _report(folder) if is_run_id(offsets.run_id) else None
-        while report is not None and not report.alive and _restart(store, folder):
-            report = _report(folder)
+        try:
+            while report is not None and not report.alive and _restart(store, folder):
+                report = _report(folder)
+        except OSError as error:
+            # It is not lost, and what others have made can be told and fetched meanwhile.
+            report = _put_off(store, report, error)
         if report is None:
             missing.append(offsets.run_id)
             continue
+        files += len(report.artifacts)
+        if reports and files > LIMIT:
+            break
         reports.append(report)
         sources = {
             "log": (folder.log, offsets.log),
@@ -291,6 +306,9 @@ def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
         for name, (path, offset) in sources.items():
             start, block = _read(path, offset)
             if block:
+                if may_restart(folder):
+                    # It goes on after a power cut, and then right behind what a laptop has of it.
+                    _sync(path)
                 pieces.append(Piece(offsets.run_id, name, start, len(block)))
                 body += block
     return News(tuple(reports), tuple(pieces), tuple(missing)), bytes(body)
@@ -307,6 +325,31 @@ def _read(path: Path, offset: int) -> Tuple[int, bytes]:
         return 0, b""
 
 
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass  # it was removed, or the disk fails; what is there is told nevertheless
+
+
+def _put_off(store: Store, report: Optional[RunReport], error: OSError) -> Optional[RunReport]:
+    """Of a run that cannot be restarted now, as one that goes on."""
+    if report is None or report.state is None:
+        return report
+    why = f"cannot be restarted yet: {explain(error, store.root).message}"
+    return _stamped(report._replace(alive=True, state=report.state._replace(reason=why)))
+
+
+def _stamped(report: RunReport) -> RunReport:
+    content = to_bytes(report.state) if report.state is not None else b""
+    stamp = hashlib.sha256(content + (b"+" if report.alive else b"-")).hexdigest()[:16]
+    return report._replace(stamp=stamp)
+
+
 def _report(folder: RunFolder) -> Optional[RunReport]:
     try:
         request = from_bytes(RunRequest, folder.request.read_bytes())
@@ -319,6 +362,4 @@ def _report(folder: RunFolder) -> Optional[RunReport]:
             recorded = from_bytes(Artifacts, folder.artifacts.read_bytes())
     except (FileNotFoundError, Malformed):
         return None
-    content = to_bytes(state) if state is not None else b""
-    stamp = hashlib.sha256(content + (b"+" if alive else b"-")).hexdigest()[:16]
-    return RunReport(folder.path.name, request.job, alive, stamp, state, recorded.files)
+    return _stamped(RunReport(folder.path.name, request.job, alive, "", state, recorded.files))

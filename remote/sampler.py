@@ -95,8 +95,10 @@ class Sampler:
         rest_s = min((self._spent() - before_s) / SHARE, LONGEST_REST_S)
         self._due_s = began_s + max(self._interval_s, rest_s)
         try:
-            with self._folder.usage.open("ab", buffering=0) as file:
-                file.write(line)
+            with self._folder.usage.open("a+b", buffering=0) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                # A full disk, or a crash, has cut the line before.
+                file.write(line if file.read(1) in (b"", b"\n") else b"\n" + line)
         except OSError:
             pass
 

@@ -90,6 +90,11 @@ def _take(
         if descriptor is None:
             busy.append(f"waits for slot {name}, held by {_holder(store.lock_path(name))}")
             continue
+        # Nobody has signed it yet: it is the first, or somebody has removed the one before.
+        if not os.fstat(descriptor).st_size and _is_held_removed(store.lock_path(name)):
+            os.close(descriptor)
+            busy.append(f"waits for slot {name}, held by a run though the lock's file was removed")
+            continue
         # Asked only now: on a slot of ours, the process would be our own run's.
         stranger = _stranger(name, seen)
         if stranger:
@@ -122,6 +127,22 @@ def _holder(lock: Path) -> str:
     """The run that holds a slot; the file keeps its name after it, so ask only while it does."""
     run_id = lock.read_bytes()[:200].decode("ascii", "replace")
     return run_id if is_run_id(run_id) else "another run"
+
+
+def _is_held_removed(lock: Path) -> bool:
+    """Whether a process holds what was this lock's file before it was removed.
+
+    Source: proc(5), Linux man-pages: /proc/[pid]/fd.
+    """
+    removed = f"{os.path.realpath(lock)} (deleted)"
+    for process in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            for descriptor in process.iterdir():
+                if os.readlink(descriptor) == removed:
+                    return True
+        except OSError:
+            continue  # another user's, or it ended meanwhile
+    return False
 
 
 def _stranger(slot: str, seen: Tuple[Gpu, ...]) -> str:

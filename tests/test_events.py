@@ -86,6 +86,13 @@ def test_a_lost_run_ended_with_its_last_sample_of_use() -> None:
     assert LOST not in moments(seen(state, alive=True), text(last))
 
 
+@pytest.mark.parametrize("off_s", [0.0, 86400.0, -86400.0])
+def test_a_lost_run_of_which_no_use_is_known_lasted_until_it_was_missed(off_s: float) -> None:
+    at = text(SUBMITTED + timedelta(seconds=off_s))
+    state = RunState(State.SETTING_UP, queued_at=at, setting_up_at=at)
+    assert moments(seen(state, off_s=off_s))[LOST] == REPORTED
+
+
 def test_what_the_laptop_concludes_is_marked_as_its_own() -> None:
     (lost,) = run_events("a-1", seen(None), SUBMITTED, None)
 

@@ -185,11 +185,14 @@ def test_a_process_that_dies_before_it_is_asked_costs_no_verdict(setting: Settin
 
 def test_trouble_while_examining_is_left_to_whoever_settles(setting: Setting) -> None:
     sha256 = setting.model()
-    setting.ledger.path.rename(setting.ledger.path.with_suffix(".moved"))
-    setting.ledger.path.mkdir()
+    ledger = setting.ledger.path
+    moved = ledger.rename(ledger.with_suffix(".moved"))
+    ledger.mkdir()
     with setting.examiner() as examiner:
         examiner.examine(JOB, sha256)
         examiner.finish()
+    ledger.rmdir()
+    moved.rename(ledger)
 
     assert examiner.verdicts == []
     assert setting.trip.settle([JOB], [], best=True).verdicts[0].points == 4

@@ -72,15 +72,33 @@ def test_a_run_keeps_it_up_and_the_end_warns_it_and_waits_until_it_has_saved(
     assert b'"saved"' in run.artifacts.read_bytes()
 
 
-def test_at_the_stop_a_run_that_has_saved_is_left_to_wait_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def blind_guard(tmp_path: Path) -> Guard:
+    """One that was not started."""
     folder = GuardFolder(tmp_path / "guard")
     folder.path.mkdir()
     folder.package.touch()
     guard = Guard(folder)
     guard.count = begin(this_moment())
     guard.warned = set()
+    return guard
+
+
+def test_each_attempt_of_a_run_is_warned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = blind_guard(tmp_path)
+    warned: list[int] = []
+    monkeypatch.setattr("remote.guard.warn", lambda run, why: warned.append(run.attempt))
+    run = LiveRun(RunFolder(tmp_path / "runs" / "run"), 35.0, can_hear=True)
+    for attempt in (0, 0, 1, 1):
+        guard._warn([run._replace(attempt=attempt)], "the end")
+    assert warned == [0, 1]
+
+
+def test_at_the_stop_a_run_that_has_saved_is_left_to_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = blind_guard(tmp_path)
     saved, deaf = (RunFolder(tmp_path / "runs" / name) for name in ("saved", "deaf"))
     living = [LiveRun(saved, 0.0, can_hear=False), LiveRun(deaf, 35.0, can_hear=False)]
     dismissed: list[RunFolder] = []

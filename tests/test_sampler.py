@@ -396,6 +396,23 @@ def test_a_run_folder_that_is_gone_does_not_end_the_supervisor(
     assert sampler.sample().disk_free_bytes is None
 
 
+def test_a_line_that_was_cut_does_not_take_the_next_one_with_it(
+    tmp_path: Path, sampler: Sampler, clock: Clock
+) -> None:
+    sampler.tick()
+    with (tmp_path / "usage.jsonl").open("ab") as file:
+        file.write(b'{"at": "20')
+    for _ in range(2):
+        clock.now_s += 5
+        sampler.tick()
+    lines = (tmp_path / "usage.jsonl").read_text().splitlines()
+    assert lines.pop(1) == '{"at": "20'
+    assert [decode(Usage, json.loads(line)).at for line in lines] == sorted(
+        json.loads(line)["at"] for line in lines
+    )
+    assert len(lines) == 3
+
+
 def test_gpus_are_those_the_driver_named_after_the_sample_before(
     machine: Machine, sampler: Sampler
 ) -> None:

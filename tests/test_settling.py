@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import LaptopFull
-from orchestrator.ledger import ArtifactFact, Ledger, RunFact
+from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
 from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.settling import Result, Troubles, settle
 from orchestrator.shelf import Shelf
 from orchestrator.spec import Job, Workspace
 from orchestrator.standing import Exam
-from orchestrator.tell import Silence
+from orchestrator.tell import Silence, Teller
 from remote import clock
 from remote.protocol import RunReport
 from remote.runfolder import Artifact, RunRequest, RunState, State
 
 JOB = Job("a", "make", ("a/table.csv",))
+MODEL = Job("a", "make", ("a/mymodel.h5",))
 TABLE = b"1,2\n"
 SHA256 = hashlib.sha256(TABLE).hexdigest()
 
@@ -34,12 +35,13 @@ def exam(tmp_path: Path) -> Iterator[Exam]:
         yield Exam(Workspace(tmp_path, (JOB,)), ledger)
 
 
-def made(exam: Exam) -> Mirror:
+def made(exam: Exam, job: Job = JOB, end: State = State.SUCCEEDED) -> Mirror:
     """A run that has ended, and whose one output is on the shelf."""
-    request = RunRequest("a-1", "a", "0" * 64, JOB.command, JOB.outputs)
+    request = RunRequest("a-1", "a", "0" * 64, job.command, job.outputs)
     mirror = Mirrors(exam.workspace.state).make(request)
-    output = Artifact("a/table.csv", len(TABLE), SHA256)
-    state = RunState(State.SUCCEEDED, clock.now(), ended_at=clock.now())
+    output = Artifact(job.outputs[0], len(TABLE), SHA256)
+    exit_code = 0 if end is State.SUCCEEDED else 1
+    state = RunState(end, clock.now(), ended_at=clock.now(), exit_code=exit_code)
     mirror.see(RunReport("a-1", "a", False, "s", state, (output,)), "boot")
     file = exam.workspace.root / "came"
     file.write_bytes(TABLE)
@@ -49,13 +51,32 @@ def made(exam: Exam) -> Mirror:
     exam.ledger.add(
         RunFact("a-1", root, "a", "vm", "0" * 64, JOB.command, now, None, "", ""),
         ArtifactFact("a-1", output.path, output.size_bytes, output.sha256, now),
+        RunEvent("a-1", end.value, now, Reporter.VM, exit_code),
     )
     return mirror
 
 
-def settled(exam: Exam, mirror: Mirror) -> Result:
-    tell = Silence()
-    result = settle(exam, [JOB], [mirror], (), Troubles(tell), tell, best=True)
+class Warned(Silence):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+class Stepped(Silence):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
+
+
+def settled(
+    exam: Exam, mirror: Mirror, job: Job = JOB, tell: Teller | None = None, *, best: bool = True
+) -> Result:
+    tell = tell or Silence()
+    result = settle(exam, [job], [mirror], (), Troubles(tell), tell, best=best)
     result.told()
     return result
 
@@ -90,3 +111,31 @@ def test_a_place_that_cannot_be_written_to_is_told_once(
     monkeypatch.setattr(Shelf, "place", too_long)
     assert settled(exam, mirror).trouble is not None
     assert mirror.settled
+
+
+def test_where_there_is_no_grader_a_failed_runs_model_is_placed_when_it_is_asked_for(
+    exam: Exam,
+) -> None:
+    mirror, told = made(exam, MODEL, State.FAILED), Warned()
+    place = exam.workspace.root / "a" / "mymodel.h5"
+    place.parent.mkdir()
+    place.write_bytes(b"of a run that succeeded")
+    settled(exam, mirror, MODEL, told)
+    assert place.read_bytes() == b"of a run that succeeded"
+    (warning,) = told.warnings
+    assert warning.endswith("to put it into the folder: train pull a --latest")
+    settled(exam, mirror, MODEL, told)
+    assert told.warnings == [warning]
+    settled(exam, mirror, MODEL, told, best=False)
+    assert place.read_bytes() == TABLE
+
+
+def test_of_many_files_the_first_are_told_and_then_their_number(exam: Exam) -> None:
+    told = Stepped()
+    mirror = made(exam)
+    now = datetime.now(UTC)
+    facts = [ArtifactFact("a-1", f"a/t{n}.csv", len(TABLE), SHA256, now) for n in range(29)]
+    exam.ledger.add(*facts)
+    settled(exam, mirror, JOB, told)
+    assert len(told.steps) == 21
+    assert told.steps[-1] == f"10 more are in {mirror.folder / 'outputs'}"

@@ -159,6 +159,18 @@ def test_a_killed_holder_frees_its_slot(store: Store) -> None:
     give_back(got(try_slots(store, request("next", slots=1))))
 
 
+def test_a_slot_whose_file_is_removed_stays_its_holders(store: Store) -> None:
+    first = got(try_slots(store, request("first", slots=1)))
+    store.lock_path("gpu0").unlink()
+    with living(store, "next"):
+        for _ in range(2):
+            found = try_slots(store, request("next", slots=1))
+            assert isinstance(found, Waiting)
+            assert found.reason.startswith("waits for slot gpu0, held by a run though")
+        give_back(first)
+        give_back(got(try_slots(store, request("next", slots=1))))
+
+
 def test_the_ticket_of_a_killed_run_blocks_nobody(store: Store) -> None:
     for run_id in ["dead", "tidied away"]:
         take_ticket(store, run_id)

@@ -20,12 +20,13 @@ import pytest
 from orchestrator.config import find_jobs
 from orchestrator.errors import UsageError
 from orchestrator.grade import Grading, framework
-from orchestrator.ledger import ArtifactFact, Ledger, RunFact, VerdictFact
+from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact, VerdictFact
 from orchestrator.spec import Job, Workspace
 from orchestrator.standing import Exam
 from orchestrator.surroundings import Surroundings
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
+from remote.runfolder import State
 
 JOB = Job("a", "python3 a/a.py", ("a/mymodel.h5",))
 PLAIN = Job("plain", "make", ("plain/table.csv",))
@@ -84,6 +85,11 @@ class Setting:
             ArtifactFact(run_id, "a/mymodel.h5", len(content), sha256, self._now()),
         )
         return sha256
+
+    def ends(self, state: State, exit_code: int | None) -> None:
+        """The last run, in this state."""
+        run_id = self.ledger.runs()[-1].run_id
+        self.ledger.add(RunEvent(run_id, state.value, self._now(), Reporter.VM, exit_code))
 
     def graded(
         self,
@@ -300,6 +306,34 @@ def test_a_model_known_to_be_worth_nothing_is_not_placed_as_the_last(setting: Se
     setting.graded("junk", None, outcome=Outcome.INVALID)
 
     assert setting.exam.promote(JOB) == fair
+
+
+@pytest.mark.usefixtures("no_tensorflow")
+def test_without_a_grade_a_model_that_may_be_cut_short_takes_no_others_place(
+    setting: Setting,
+) -> None:
+    cut = setting.pulled("half of a mod")
+    setting.ends(State.FAILED, None)
+    assert setting.exam.promote(JOB) is None
+    empty = setting.exam.standing(JOB)
+    assert (empty.sha256, empty.fix) == (None, "train pull a --latest")
+
+    saved = setting.pulled("saved at the time limit")
+    setting.ends(State.TIMED_OUT, 0)
+    killed = setting.pulled("killed while it sav")
+    setting.ends(State.TIMED_OUT, 137)
+    assert setting.exam.promote(JOB) == saved
+    assert setting.exam.promote(JOB, latest=cut) == cut
+    assert setting.exam.shelf.find(killed) is not None
+
+
+def test_a_model_with_points_needs_no_run_that_ended_well(setting: Setting) -> None:
+    setting.graded("fair", 2)
+    good = setting.graded("good", 4)
+    setting.ends(State.FAILED, 1)
+    away = setting.exam.standing(JOB)
+    assert (away.sha256, away.fix) == (None, "train pull a")
+    assert setting.exam.promote(JOB) == good
 
 
 def test_a_broken_grader_keeps_no_model_from_its_folder(setting: Setting) -> None:
