@@ -66,6 +66,7 @@ class Direct:
             power,
             since=world.since,
             started_at=self._started_at(power),
+            stopped_at=world.last(State.RELEASED) if world.rules.name == "gcp" else None,
             address=self._address(power),
             size=world.size,
             region=world.region,

@@ -73,6 +73,10 @@ class Front:
         return self.kind.real.tariff
 
     @property
+    def tells_address(self) -> bool:
+        return True
+
+    @property
     def self_stop(self) -> SelfStop:
         if not self.may_stop_itself:
             raise CloudRefused("it deletes itself when it is turned off from within")
