@@ -197,3 +197,43 @@ def test_the_host_keys_of_a_machine_go_with_it_to_its_new_address(rented: Rented
     assert "k80 has a new address: 127.0.0.1" in up.stderr
     assert "host: 127.0.0.1" in remotes.read_text()
     assert f"[127.0.0.1]:{port}" in (home / "known_hosts").read_text()
+
+
+def test_a_machine_that_has_only_a_price_is_not_counted_outside_of_sessions(
+    rented: Rented,
+) -> None:
+    path = rented.laptop.home / "remotes.yaml"
+    lines = [line for line in path.read_text().splitlines() if "cloud:" not in line]
+    path.write_text("\n".join([*lines, "    cloud: {provider: none}"]) + "\n")
+    rented.laptop.ok("a", "--remote", "k80")
+    with rented.ledger() as ledger:
+        assert ledger.stints("k80") == ()
+
+
+def test_a_machine_without_a_cloud_is_not_counted_from_its_boot_on(
+    rented: Rented, embedded_server: SshServer
+) -> None:
+    rented.laptop.add_remote(embedded_server, "own")
+    rented.laptop.ok("session", "start", "own")
+    with rented.ledger() as ledger:
+        (stint,) = ledger.stints("own")
+        (session,) = ledger.sessions("own")
+    rented.laptop.ok("session", "stop", "own")
+    assert stint.started_at == session.started_at
+
+
+def test_a_session_that_is_stopped_when_the_machine_is_off_does_not_say_that_it_is_on(
+    rented: Rented,
+) -> None:
+    rented.laptop.ok("up", "k80")
+    rented.power = "stopped-free"
+    done = rented.laptop.ok("session", "stop", "k80")
+    assert "is on" not in done.stderr
+
+
+def test_terms_for_a_session_that_is_open_are_not_dropped_silently(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--budget", "5")
+    again = rented.laptop.ok("up", "k80", "--budget", "1")
+    assert "goes on by its own terms" in again.stderr
+    assert "train session stop k80" in again.stderr
+    assert "its own terms" not in rented.laptop.ok("a", "--remote", "k80", "--up").stderr
