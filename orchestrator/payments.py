@@ -62,7 +62,7 @@ class Payments:
             return min(now, datetime.fromtimestamp(at_s - clock_off_s, UTC))
 
         booted_at = now - timedelta(seconds=hello.up_s) if hello.up_s else None
-        off_s = _went_off_s(kept, hello) if kept else None
+        off_s = _went_off_s(hello, kept)
         sight = Sight(
             now,
             Power.RUNNING,
@@ -110,9 +110,10 @@ class Payments:
             return freshest_quote(remote.price, provider, self._machine)
 
 
-def _went_off_s(kept: Kept, hello: Hello) -> float | None:
+def _went_off_s(hello: Hello, kept: Kept | None) -> float | None:
     """The guard's last sign of life before this boot, by the machine's clock."""
     booted_s = hello.clock_s - hello.up_s
-    signs = [stop.at_s for stop in kept.stops if not stop.trouble]
-    signs += [kept.seen_s] if kept.seen_s is not None else []
-    return max((sign for sign in signs if sign < booted_s), default=None)
+    signs = [hello.last_sign_s]
+    if kept is not None:
+        signs += [kept.seen_s, *(stop.at_s for stop in kept.stops if not stop.trouble)]
+    return max((sign for sign in signs if sign is not None and sign < booted_s), default=None)
