@@ -61,7 +61,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "schema",
             ),
             *("shelf", "snapshot", "statcache"),
-            *("account", "fitting", "sessions"),
+            *("account", "fitting", "machinecost", "sessions"),
             *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
         },
     ),

@@ -237,3 +237,25 @@ def test_terms_for_a_session_that_is_open_are_not_dropped_silently(rented: Rente
     assert "goes on by its own terms" in again.stderr
     assert "train session stop k80" in again.stderr
     assert "its own terms" not in rented.laptop.ok("a", "--remote", "k80", "--up").stderr
+
+
+def test_status_shows_the_clock_the_cost_and_what_is_left_of_a_session(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "3", "--budget", "5", "--name", "exam")
+    for words in (("status",), ("status", "--local")):
+        told = rented.laptop.ok(*words).stdout
+        assert "k80: session exam: " in told
+        assert "of $5.00; ends in 3 h 00 min; $5.00 left" in told
+    rented.laptop.ok("down", "k80")
+    assert "session" not in rented.laptop.ok("status").stdout
+
+
+def test_cost_by_remote_and_session_has_the_machines_part(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80")
+    rented.laptop.ok("a", "--remote", "k80")
+    rented.laptop.ok("down", "k80")
+    for by in ("remote", "session"):
+        (row,) = rented.laptop.json("cost", "--by", by)
+        assert float(row["machine"]["cost"]) > float(row["cost"]["USD"]) > 0
+        assert "machine_amount" in rented.laptop.ok("cost", "--by", by, "--csv").stdout
+    (row,) = rented.laptop.json("cost")
+    assert row["machine"] is None
