@@ -115,6 +115,7 @@ def run(
     Example: train category3 --remote azure-k80
     """
     from orchestrator.config import find_jobs, find_remote, load_workspace
+    from orchestrator.overdue import until_end
     from orchestrator.reach import HeadStart
 
     workspace = load_workspace(Path.cwd())
@@ -134,6 +135,8 @@ def run(
 
             stack.enter_context(rented(workspace, target.name, accept, detach=detach))
             target = find_remote(load_workspace(Path.cwd()), remote)
+        if not detach:
+            stack.enter_context(until_end(workspace, target.name, accept))
         begun = stack.enter_context(HeadStart(target, accept))
         # While the line comes up, because importing these takes as long.
         from orchestrator.console import Console
@@ -187,12 +190,14 @@ def attach(run: str, accept: str, as_json: bool) -> None:
     Example: train attach category3
     """
     from orchestrator.desk import Desk
+    from orchestrator.overdue import until_end
 
     with Desk.here(accept=accept) as desk:
         mirror = desk.find_run(run)
-        with desk.console:
-            result = desk.attach(mirror)
-        _finish(desk, result, as_json=as_json)
+        with until_end(desk.workspace, desk.ledger.remote_of(mirror.run_id), accept):
+            with desk.console:
+                result = desk.attach(mirror)
+            _finish(desk, result, as_json=as_json)
 
 
 @app.command()

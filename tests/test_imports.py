@@ -113,7 +113,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "steps",
         {
             *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
-            *("examining", "lifecycle", "meeting", "payments", "settling"),
+            *("bounds", "examining", "lifecycle", "meeting", "payments", "settling"),
         },
     ),
     ("the way through", {"roundtrip"}),
@@ -127,6 +127,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "judge",
                 "logs",
                 "machines",
+                "overdue",
                 "paydesk",
                 "renting",
                 "report",

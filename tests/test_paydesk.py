@@ -259,3 +259,22 @@ def test_cost_by_remote_and_session_has_the_machines_part(rented: Rented) -> Non
         assert "machine_amount" in rented.laptop.ok("cost", "--by", by, "--csv").stdout
     (row,) = rented.laptop.json("cost")
     assert row["machine"] is None
+
+
+def test_a_machine_that_cannot_stop_itself_is_stopped_by_who_follows_its_last_run(
+    rented: Rented, tmp_path: Path
+) -> None:
+    never = tmp_path / "never"
+    rented.laptop.ok("up", "k80", "--hours", "5s")
+    ended = rented.laptop.train("a", "--remote", "k80", "-p", f"until={never}")
+    assert ended.returncode == 1
+    assert "the session's end has come: k80 is to be off" in ended.stderr
+    assert rented.power == "stopped-free"
+    (session,) = rented.laptop.json("session", "list")
+    assert session["ended_at"] is not None
+
+
+def test_a_machine_whose_session_goes_on_stays_on_after_a_run(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "1", "--budget", "5")
+    rented.laptop.ok("a", "--remote", "k80")
+    assert rented.power == "running"
