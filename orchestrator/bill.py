@@ -4,31 +4,71 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.config import load_workspace
-from orchestrator.cost import By, CostRow
+from orchestrator.cost import By, CostRow, Total
 from orchestrator.duration import parse_duration
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.home import ledger_file
 from orchestrator.ledger import Ledger
 from orchestrator.money import recorded_costs
 
+if TYPE_CHECKING:
+    from orchestrator.machinecost import MachineCost
 
-def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> tuple[CostRow, ...]:
-    """Rows of cost for the workspace of `folder`, or for all.
+_COLUMNS = ("runs", "seconds", "currency", "amount", "unknown_runs", "estimated")
+_MACHINE_COLUMNS = (
+    *("paid_seconds", "used_seconds", "setup_seconds", "idle_seconds", "machine_currency"),
+    *("machine_amount", "off_amount", "amount_per_point", "points_gained", "machine_estimated"),
+)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Attributes:
+    rows: what the runs cost.
+    machines: of remotes and sessions, by key: what these cost, idle time and all workspaces.
+    """
+
+    by: str
+    rows: tuple[CostRow, ...]
+    machines: Mapping[str, MachineCost] = field(default_factory=dict)
+
+
+def bill(folder: Path, *, by: str, since: str, everywhere: bool) -> Bill:
+    """What was spent in the workspace of `folder`, or in all.
 
     Raises:
         UsageError: no such grouping or date, or no workspace here; then all is still to be had.
     """
     if by not in set(By):
         raise UsageError(f"--by takes {', '.join(By)}, not {by!r}", fix="train cost --by run")
-    start = _start(since, datetime.now(UTC))
+    now = datetime.now(UTC)
+    start = _start(since, now)
     root = None if everywhere else _root(folder)
     with Ledger.open(ledger_file()) as ledger:
-        return recorded_costs(ledger, By(by), root, start)
+        rows = recorded_costs(ledger, By(by), root, start, now)
+        machines = _machines(ledger, By(by), now, start)
+    known = {row.key for row in rows}
+    if not everywhere:
+        return Bill(by, rows, {key: cost for key, cost in machines.items() if key in known})
+    idle = (CostRow(key, 0, 0, Total((), 0)) for key in machines if key not in known)
+    return Bill(by, tuple(sorted((*rows, *idle), key=lambda row: row.key)), machines)
+
+
+def _machines(
+    ledger: Ledger, by: By, now: datetime, since: datetime | None
+) -> dict[str, MachineCost]:
+    if by not in (By.REMOTE, By.SESSION):
+        return {}
+    from orchestrator.machinecost import remote_costs, session_costs
+
+    return (remote_costs if by is By.REMOTE else session_costs)(ledger, now, since)
 
 
 def _root(folder: Path) -> str:
@@ -41,12 +81,15 @@ def _root(folder: Path) -> str:
         raise
 
 
-def bill_csv(by: str, rows: Iterable[CostRow]) -> str:
-    """One line for each row and currency."""
+def bill_csv(bill: Bill) -> str:
+    """One line for each row and currency; a machine's part is on the first line of its row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([by, "runs", "seconds", "currency", "amount", "unknown_runs", "estimated"])
-    for row in rows:
+    has_machines = bill.by in (By.REMOTE, By.SESSION)
+    more = _MACHINE_COLUMNS if has_machines else ()
+    writer.writerow([bill.by, *_COLUMNS, *more])
+    for row in bill.rows:
+        machine = _machine_cells(bill.machines.get(row.key)) if has_machines else []
         for currency, amount in row.total.by_currency or (("", None),):
             writer.writerow(
                 [
@@ -57,9 +100,25 @@ def bill_csv(by: str, rows: Iterable[CostRow]) -> str:
                     "" if amount is None else f"{amount:f}",
                     row.total.unknown_runs,
                     str(row.total.estimated).lower(),
+                    *machine,
                 ]
             )
+            machine = [""] * len(machine)
     return text.getvalue()
+
+
+def _machine_cells(cost: MachineCost | None) -> list[object]:
+    if cost is None:
+        return [""] * len(_MACHINE_COLUMNS)
+    times = (cost.paid.time, cost.paid.used, cost.paid.setup, cost.paid.idle)
+    amounts = (cost.paid.amount, cost.off, cost.per_point)
+    return [
+        *(f"{time.total_seconds():.3f}" for time in times),
+        cost.currency,
+        *("" if amount is None else f"{amount:f}" for amount in amounts),
+        "" if cost.gained is None else cost.gained,
+        str(cost.paid.is_estimated).lower(),
+    ]
 
 
 def _start(since: str, now: datetime) -> datetime | None:

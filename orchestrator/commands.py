@@ -115,6 +115,7 @@ def run(
     Example: train category3 --remote azure-k80
     """
     from orchestrator.config import find_jobs, find_remote, load_workspace
+    from orchestrator.overdue import until_end
     from orchestrator.reach import HeadStart
 
     workspace = load_workspace(Path.cwd())
@@ -134,6 +135,8 @@ def run(
 
             stack.enter_context(rented(workspace, target.name, accept, detach=detach))
             target = find_remote(load_workspace(Path.cwd()), remote)
+        if not detach:
+            stack.enter_context(until_end(workspace, target.name, accept))
         begun = stack.enter_context(HeadStart(target, accept))
         # While the line comes up, because importing these takes as long.
         from orchestrator.console import Console
@@ -187,12 +190,14 @@ def attach(run: str, accept: str, as_json: bool) -> None:
     Example: train attach category3
     """
     from orchestrator.desk import Desk
+    from orchestrator.overdue import until_end
 
     with Desk.here(accept=accept) as desk:
         mirror = desk.find_run(run)
-        with desk.console:
-            result = desk.attach(mirror)
-        _finish(desk, result, as_json=as_json)
+        with until_end(desk.workspace, desk.ledger.remote_of(mirror.run_id), accept):
+            with desk.console:
+                result = desk.attach(mirror)
+            _finish(desk, result, as_json=as_json)
 
 
 @app.command()
@@ -203,7 +208,7 @@ def attach(run: str, accept: str, as_json: bool) -> None:
 @accept_option
 @json_option
 def status(everything: bool, local: bool, accept: str, as_json: bool) -> None:
-    """Runs of this workspace and where each stands.
+    """Runs of this workspace and where each stands; below, the sessions that go on.
 
     Example: train status
     """
@@ -215,10 +220,14 @@ def status(everything: bool, local: bool, accept: str, as_json: bool) -> None:
             rows = desk.status(everything=everything, local=local)
         if as_json:
             print_json([run_json(row) for row in rows])
-        elif rows:
-            desk.console.result(runs_table(rows))
-        else:
-            desk.console.result("no runs yet; start one: train --remote NAME")
+            return
+        none = "no runs yet; start one: train --remote NAME"
+        desk.console.result(runs_table(rows) if rows else none)
+        if tallies := desk.open_sessions():
+            from orchestrator.statement import open_line
+
+            for tally in tallies:
+                desk.console.result(open_line(tally))
 
 
 @app.command()
@@ -335,7 +344,8 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
 def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> None:
     """What runs have cost.
 
-    What the machines have cost, idle time and all, is in `train session list`.
+    By remote or session also what the machine has cost, whoever used it: paid and idle time, its
+    disk while it was off, and what a gained point cost.
 
     Example: train cost --by run --since 7d
     """
@@ -345,14 +355,16 @@ def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> 
     from orchestrator.console import Console
     from orchestrator.report import cost_row_json, cost_table
 
-    rows = bill(Path.cwd(), by=by, since=since, everywhere=everywhere)
+    found = bill(Path.cwd(), by=by, since=since, everywhere=everywhere)
     if as_json:
-        print_json([cost_row_json(row) for row in rows])
+        print_json([cost_row_json(row, found.machines.get(row.key)) for row in found.rows])
     elif as_csv:
-        print(bill_csv(by, rows), end="")
+        print(bill_csv(found), end="")
+    elif found.rows:
+        Console().result(cost_table(found))
     else:
         none = f"nothing was run within --since {since}; for all there is: train cost"
-        Console().result(cost_table(by, rows) if rows else none if since else "nothing has run yet")
+        Console().result(none if since else "nothing has run yet")
 
 
 def _finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
     from orchestrator.plan import Order
     from orchestrator.reach import HeadStart
     from orchestrator.roundtrip import RoundTrip
+    from orchestrator.sessions import Tally
     from orchestrator.settling import Result
     from orchestrator.standing import Standing
 
+_OPEN_SESSION = "SELECT 1 FROM session WHERE id NOT IN (SELECT session_id FROM session_end) LIMIT 1"
 # How many runs `train status` shows without --all, besides those that go on.
 _RECENT = 10
 # How much of what a run wrote is shown again to who attaches to it.
@@ -164,6 +167,16 @@ class Desk:
             if mirror.ended and not mirror.settled:
                 self.trip.record_events(mirror)
         return status_rows(self.workspace, self.ledger, shown, errors)
+
+    def open_sessions(self) -> list[Tally]:
+        """Those that go on and what each came to by now, as far as this laptop knows."""
+        if not self.ledger.query(_OPEN_SESSION):
+            return []
+        from orchestrator.sessions import all_sessions, tally
+
+        now = datetime.now(UTC)
+        begun = (session for session in all_sessions(self.ledger) if session.ended_at is None)
+        return [tally(self.ledger, session, now) for session in begun]
 
     def show_log(self, mirror: Mirror, *, follow: bool, tail: int | None = None) -> None:
         """The copy first, then what the VM has beyond it.

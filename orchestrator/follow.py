@@ -52,6 +52,7 @@ class Follower:
             it loses the line it is called again.
         is_home: whether nothing is left to do for a run, because another command did it while
             the line was lost.
+        beside: called every few seconds, with a link that works.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Follower:
         on_end: OnEnd,
         sleep: Callable[[float], None] = time.sleep,
         is_home: Callable[[Mirror], bool] = lambda mirror: False,
+        beside: Callable[[Link], None] = lambda link: None,
     ) -> None:
         self._connect = connect
         self._mirrors = {mirror.run_id: mirror for mirror in mirrors}
@@ -71,6 +73,7 @@ class Follower:
         self._on_end = on_end
         self._sleep = sleep
         self._is_home = is_home
+        self._beside = beside
         # Runs whose logs are not told yet, and how many lines of each are when all has come.
         self._tails: dict[str, int] = {}
 
@@ -112,6 +115,7 @@ class Follower:
         while self._mirrors:
             try:
                 self._round(link)
+                self._beside(link)
             except ConnectionLost as lost:
                 link.close()
                 try:

@@ -31,9 +31,10 @@ def keep_account(ledger: Ledger, met: Iterable[Met], busy: Collection[str], tell
     """
     for machine in met:
         remote = machine.remote
-        is_paid_for = open_session(ledger, remote.name) is not None
-        if remote.cloud is not None or is_paid_for:
-            Payments(ledger, remote, tell).by_login(machine.hello, machine.clock_off_s)
+        payments = Payments(ledger, remote, tell)
+        # Where no cloud is asked, what lies in a session is counted.
+        if payments.provider is not None or open_session(ledger, remote.name) is not None:
+            payments.by_login(machine.hello, machine.clock_off_s)
         if remote.name not in busy and (remote.cloud is not None or remote.price is not None):
             tell.warn(f"{remote.name} is on and idle{_price(remote)}; {_way_out(remote)}")
 

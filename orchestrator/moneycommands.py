@@ -222,16 +222,22 @@ def session_list(as_json: bool) -> None:
 
     Example: train session list
     """
+    from datetime import UTC, datetime
+
     from orchestrator.console import Console
+    from orchestrator.machinecost import remote_costs
     from orchestrator.paydesk import PayDesk
-    from orchestrator.statement import tally_json, tally_table
+    from orchestrator.statement import off_lines, tally_json, tally_table
 
     with Console() as console, PayDesk.here(console) as desk:
         found = desk.sessions()
+        costs = remote_costs(desk.ledger, datetime.now(UTC))
     if as_json:
         print_json([tally_json(tally) for tally in found])
     elif found:
         console.result(tally_table(found))
+        for line in off_lines(costs):
+            console.result(line)
     else:
         console.result("no session yet; to open one: train up NAME")
 

@@ -56,6 +56,7 @@ class Terms:
     Attributes:
         lasts_s: from now to its hard end; None for none.
         any_price: whether a budget may be set where the price is unknown.
+        assumed: whether nobody said it; then a session that is open goes before it, unmentioned.
     """
 
     name: str = ""
@@ -63,6 +64,11 @@ class Terms:
     budget: Decimal | None = None
     idle_s: float | None = None
     any_price: bool = False
+    assumed: bool = False
+
+    @property
+    def are_said(self) -> bool:
+        return not self.assumed and replace(self, any_price=False) != Terms()
 
 
 @dataclass(frozen=True)
@@ -195,8 +201,13 @@ class PayDesk:
         if session is None:
             raise UsageError(f"no session is open on {name}", fix="train session list")
         payments = self._payments(remote)
-        self._let_go(remote, session)
+        machine = self._describe(payments, payments.provider) if payments.provider else None
         now = self._clock.now()
+        if machine is not None and machine.power.is_down:
+            end(self.ledger, session, machine.since or now, Provenance.CLOUD)
+            self.console.step(f"{name} is {machine.power}, by the cloud's word")
+            return self._tally(session)
+        self._let_go(remote, session)
         if payments.provider is None:
             # Nobody else will say when it goes off.
             payments.close(now, Provenance.VM, "the session ended")
@@ -274,9 +285,11 @@ class PayDesk:
         wait_for_login(try_once, remote.name, self.console, self._clock)
         with links[0] as link:
             kept = link.call(HowKept(), Kept)
-            payments.by_login(link.hello, link.clock_off_s, kept)
-            now = self._clock.now()
             session = open_session(self.ledger, remote.name)
+            # Where no cloud is asked, what lies in a session is counted, not all since the boot.
+            if payments.provider is not None or session is not None:
+                payments.by_login(link.hello, link.clock_off_s, kept)
+            now = self._clock.now()
             if session is None:
                 session = begin(
                     self.ledger,
@@ -290,6 +303,11 @@ class PayDesk:
                 if payments.provider is None:
                     payments.open_here(session.started_at)
                 self.console.step(f"session {session.name} on {remote.name}")
+            elif terms.are_said:
+                self.console.warn(
+                    f"session {session.name} goes on by its own terms, what was said now counts "
+                    f"not; for others: train session stop {remote.name}, then the same again"
+                )
             on_s = kept.on_s if kept.session == session.id else 0.0
             self._guard(link, payments, session, on_s)
         return self._tally(session)

@@ -73,7 +73,7 @@ class Payments:
             return min(now, datetime.fromtimestamp(at_s - clock_off_s, UTC))
 
         booted_at = now - timedelta(seconds=hello.up_s) if hello.up_s else None
-        offs, last = self._signs(kept, hello, here) if kept else ((), None)
+        offs, last = self._signs(hello, kept, here)
         sight = Sight(
             now,
             Power.RUNNING,
@@ -86,19 +86,21 @@ class Payments:
         self._account.see(sight, self.quote)
 
     def _signs(
-        self, kept: Kept, hello: Hello, here: Callable[[float], datetime]
+        self, hello: Hello, kept: Kept | None, here: Callable[[float], datetime]
     ) -> tuple[tuple[Moment, ...], Moment | None]:
         """When its guard turned it off, and its last sign of life before this boot."""
         booted_s = hello.clock_s - hello.up_s
-        stops = sorted(stop.at_s for stop in kept.stops if not stop.trouble)
-        seen = [kept.seen_s] if kept.seen_s is not None else []
-        if not any(sign < booted_s for sign in (*stops, *seen)):
+        stops = sorted(stop.at_s for stop in kept.stops if not stop.trouble) if kept else []
+        signs = [hello.last_sign_s, kept.seen_s if kept else None, *stops]
+        before = [sign for sign in signs if sign is not None and sign < booted_s]
+        if not before:
             return (), None
-        last = here(max(sign for sign in (*stops, *seen) if sign < booted_s))
-        on_s = kept.on_s - hello.up_s - _COUNTS_OFF_S
-        if self._counted_s(kept.session, last) < on_s:
-            # Its clock was set since then; by how much, nobody knows.
-            return (), None
+        last = here(max(before))
+        if kept is not None:
+            on_s = kept.on_s - hello.up_s - _COUNTS_OFF_S
+            if self._counted_s(kept.session, last) < on_s:
+                # Its clock was set since then; by how much, nobody knows.
+                return (), None
         offs = tuple(Moment(here(stop), Provenance.VM) for stop in stops if stop < booted_s)
         return offs, Moment(last, Provenance.VM)
 

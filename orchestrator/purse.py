@@ -87,7 +87,10 @@ def check(
     return warnings
 
 
-_MORE = "a new session with a larger one: train session start NAME --budget 10"
+_MORE = (
+    "a larger one: train session stop NAME, then train session start NAME --budget 10; that of a "
+    "month stands in remotes.yaml"
+)
 
 
 def _runs(count: int) -> str:

@@ -23,7 +23,7 @@ def rented(workspace: Workspace, name: str, accept: str, *, detach: bool) -> Ite
     Where runs go on, because the command was told to leave them or was cut off, the machine's own
     guard stops it when they have ended.
     """
-    terms = Terms(idle_s=_IDLE_S)
+    terms = Terms(idle_s=_IDLE_S, assumed=True)
     with Console() as console, PayDesk(workspace, console, accept) as desk:
         was_on = desk.up(name, terms, _CAPACITY_LIMIT_S).was_on
     try:

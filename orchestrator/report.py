@@ -29,8 +29,12 @@ from orchestrator.verdict import Outcome, Verdict
 from remote import record
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from orchestrator.bill import Bill
     from orchestrator.doctor import Check
     from orchestrator.ledger import Ledger
+    from orchestrator.machinecost import MachineCost
     from orchestrator.machines import Change
     from orchestrator.plan import Overrides
     from orchestrator.settling import Result
@@ -220,31 +224,54 @@ def cost_json(cost: Cost | None) -> Json | None:
     }
 
 
-def cost_table(by: str, rows: Iterable[CostRow]) -> Table:
+def cost_table(bill: Bill) -> Table:
     """The rows, and below several of them their total, with a line for each currency.
 
     The total is the exact sum, rounded; it is not the sum of what the rows show, from which it may
-    differ in the last digit. All amounts have as many decimals as the smallest needs.
+    differ in the last digit. All amounts have as many decimals as the smallest needs. Where the
+    machines were counted, what they cost stands beside what of it is the runs'.
     """
-    rows = tuple(rows)
+    rows, by = bill.rows, bill.by
     small = any(is_small(amount) for row in rows for _, amount in row.total.by_currency)
-    made = Table(by, ">runs", ">time", ">cost")
+    machines = _machine_columns(bill)
+    made = Table(by, ">runs", ">time", ">cost", *machines)
     for row in rows:
         name = row.key or f"(no {by})"
         cost = format_total(row.total, small=small)
-        made.add_row(name, str(row.runs), format_duration(row.seconds), cost)
+        cells = [texts.get(row.key, "") for texts in machines.values()]
+        made.add_row(name, str(row.runs), format_duration(row.seconds), cost, *cells)
     if len(rows) > 1:
+        nothing = [""] * len(machines)
         (total,) = sum_rows(replace(row, key="total") for row in rows)
         known = total.total.by_currency
         first = replace(total.total, by_currency=known[:1])
         count, time = str(total.runs), format_duration(total.seconds)
-        made.add_row("total", count, time, format_total(first, small=small))
+        made.add_row("total", count, time, format_total(first, small=small), *nothing)
         for currency, amount in known[1:]:
-            made.add_row("", "", "", format_money(amount, currency, small=small))
+            made.add_row("", "", "", format_money(amount, currency, small=small), *nothing)
     return made
 
 
-def cost_row_json(row: CostRow) -> Json:
+def _machine_columns(bill: Bill) -> dict[str, dict[str, str]]:
+    """By heading, and then by row; without what no machine has."""
+    columns: dict[str, dict[str, str]] = {}
+    for key, cost in bill.machines.items():
+        paid = cost.paid
+        amount = "unknown" if paid.amount is None else format_money(paid.amount, cost.currency)
+        texts = {
+            ">paid": format_duration(paid.time.total_seconds()),
+            ">idle": format_duration(paid.idle.total_seconds()),
+            ">machine": f"{amount} (estimated)" if paid.is_estimated else amount,
+            ">while off": format_money(cost.off, cost.currency) if cost.off else "",
+            ">points": "" if cost.gained is None else f"+{cost.gained}",
+            ">a point": format_money(cost.per_point, cost.currency) if cost.per_point else "",
+        }
+        for heading, text in texts.items():
+            columns.setdefault(heading, {})[key] = text
+    return {heading: texts for heading, texts in columns.items() if any(texts.values())}
+
+
+def cost_row_json(row: CostRow, machine: MachineCost | None = None) -> Json:
     return {
         "key": row.key,
         "runs": row.runs,
@@ -252,6 +279,26 @@ def cost_row_json(row: CostRow) -> Json:
         "cost": {currency: f"{amount:f}" for currency, amount in row.total.by_currency},
         "unknown_runs": row.total.unknown_runs,
         "estimated": row.total.estimated,
+        "machine": None if machine is None else _machine_json(machine),
+    }
+
+
+def _machine_json(cost: MachineCost) -> Json:
+    def number(amount: Decimal | None) -> str | None:
+        return None if amount is None else f"{amount:f}"
+
+    paid = cost.paid
+    return {
+        "paid_s": paid.time.total_seconds(),
+        "used_s": paid.used.total_seconds(),
+        "setup_s": paid.setup.total_seconds(),
+        "idle_s": paid.idle.total_seconds(),
+        "cost": number(paid.amount),
+        "currency": cost.currency,
+        "estimated": paid.is_estimated,
+        "cost_while_off": number(cost.off),
+        "points_gained": cost.gained,
+        "cost_per_point": number(cost.per_point),
     }
 
 

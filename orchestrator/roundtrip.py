@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.ahead import Ahead, LastSent, look_ahead
+from orchestrator.bounds import Bounds
 from orchestrator.config import find_remote, load_workspace
 from orchestrator.declared import accept, is_home, unmade
 from orchestrator.errors import (
@@ -202,6 +203,7 @@ class RoundTrip:
             self.tell,
             self.take_home,
             is_home=self.is_home,
+            beside=Bounds(self.ledger, remote, mirrors, self.tell).look,
         )
         follower.replay(tail)
         try:

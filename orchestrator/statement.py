@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from orchestrator.sessions import Session, Tally
 from orchestrator.table import Cell, Table
 
 if TYPE_CHECKING:
+    from orchestrator.machinecost import MachineCost
     from orchestrator.paydesk import Priced, Seen
     from orchestrator.pricetable import Row
     from remote.protocol import Kept
@@ -40,6 +41,12 @@ def tally_line(tally: Tally) -> str:
         left_s = (session.ends_at - datetime.now(UTC)).total_seconds()
         text += f"; ends in {format_duration(left_s)}" if left_s > 0 else "; its end has passed"
     return text
+
+
+def open_line(tally: Tally) -> str:
+    """`k80: session exam: 12 min for $0.60 of $5.00; ends in 1 h 48 min; $4.40 left`."""
+    left = _left(tally)
+    return f"{tally.session.remote}: {tally_line(tally)}" + (f"; {left} left" if left else "")
 
 
 def amount_text(tally: Tally) -> str:
@@ -94,6 +101,15 @@ def tally_table(tallies: Iterable[Tally]) -> Table:
             "" if each is None else format_money(each, tally.currency),
         )
     return made
+
+
+def off_lines(costs: Mapping[str, MachineCost]) -> list[str]:
+    """What disks cost while their machines were off, which is no session's."""
+    return [
+        f"{remote}: {format_money(cost.off, cost.currency)} for its disk while it was off"
+        for remote, cost in costs.items()
+        if cost.off
+    ]
 
 
 def seen_table(found: Iterable[Seen]) -> Table:

@@ -96,7 +96,7 @@ class Guard:
         os.execv(sys.executable, guard_command(self.folder, sys.executable))  # noqa: S606
 
     def _take_up(self, terms: Terms) -> None:
-        beat = self.folder.read_beat()
+        beat, self.before_boot_s = self.folder.read_beat(), self.folder.last_sign_s()
         if beat is not None and beat.asked == terms.asked:
             self.count, sign = beat.counted, beat.sign
             self.folder.say("the guard goes on from its last sign of life")
@@ -143,7 +143,14 @@ class Guard:
         return now._replace(active=active, needs_s=needs_s), living
 
     def _write_beat(self, terms: Terms, decision: Decision) -> None:
-        beat = Beat(terms.asked, self.count, self.presence.sign, decision.why, decision.left_s)
+        beat = Beat(
+            terms.asked,
+            self.count,
+            self.presence.sign,
+            decision.why,
+            decision.left_s,
+            self.before_boot_s,
+        )
         try:
             replace_file(self.folder.beat, to_bytes(beat))
         except OSError as error:

@@ -47,6 +47,8 @@ class Beat(NamedTuple):
         asked: the terms it went by.
         sign: what was seen of logins and the laptop (`presence.Presence`).
         stops_in_s: from then on, as things stood; None for never.
+        before_boot_s: the last sign of life before this boot, by the machine's clock; None where
+            it was not guarded then.
     """
 
     asked: str
@@ -54,6 +56,7 @@ class Beat(NamedTuple):
     sign: str = ""
     why: str = ""
     stops_in_s: Optional[float] = None
+    before_boot_s: Optional[float] = None
 
 
 class Stops(NamedTuple):
@@ -104,6 +107,14 @@ class GuardFolder(NamedTuple):
 
     def read_beat(self) -> Optional[Beat]:
         return _read(Beat, self.beat)
+
+    def last_sign_s(self) -> Optional[float]:
+        """Before this boot, by the machine's clock: until then at least it was on."""
+        beat = self.read_beat()
+        if beat is None:
+            return None
+        is_of_now = beat.counted.boot_id == clock.boot_id()
+        return beat.before_boot_s if is_of_now else beat.counted.wall_s
 
     def read_stops(self) -> Tuple[Stop, ...]:
         try:

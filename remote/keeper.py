@@ -74,6 +74,8 @@ def let_go(root: Path, session: str) -> None:
     end = time.monotonic() + _END_S
     while is_held(folder.lock) and time.monotonic() < end:
         time.sleep(_POLL_S)
+    # From now on nobody knows how long the machine is on.
+    folder.beat.unlink(missing_ok=True)
 
 
 def how_kept(root: Path) -> Kept:

@@ -1,4 +1,5 @@
-"""What an agent does for the guard: says that a laptop is here, and revives a guard that is gone.
+"""What an agent does for the guard: says that a laptop is here, and revives a guard that is gone;
+and what it knows of it by itself: when it was last there before this boot.
 
 Small, because each connection imports it; nearly all find no guard.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Optional
 
 # Well below what anybody would let a machine idle.
 _RENEW_S = 10.0
@@ -20,7 +22,19 @@ class Lease:
         self._root = root
         # `GuardFolder.laptop`, without importing all the records of that folder.
         self._file = root / "guard" / "laptop"
+        self._beat = root / "guard" / "beat.json"
         self._renewed_at = float("-inf")
+
+    def last_sign_s(self) -> Optional[float]:
+        """The guard's before this boot, by this machine's clock; None where there was none."""
+        if not self._beat.exists():
+            return None
+        from remote.guardfolder import guard_folder
+
+        try:
+            return guard_folder(self._root).last_sign_s()
+        except OSError:
+            return None
 
     def begin(self) -> None:
         """A laptop has come."""

@@ -100,6 +100,8 @@ class Hello(NamedTuple):
         boot_id: changes at each boot; empty where the system has none.
         store: the folder of everything we keep on the VM.
         up_s: for how long the machine is on since its last boot; 0 where the system does not say.
+        last_sign_s: the guard's last sign of life before that boot, by the VM's clock; None where
+            it was not guarded then.
     """
 
     version: int
@@ -113,6 +115,7 @@ class Hello(NamedTuple):
     disk_free_bytes: int
     cpus: int
     up_s: float = 0.0
+    last_sign_s: Optional[float] = None
 
 
 class Submit(NamedTuple):

@@ -18,7 +18,7 @@ from remote.guard import Guard
 from remote.guardfolder import GuardFolder, Terms, this_moment
 from remote.guardrules import Act, Decision, begin
 from remote.presence import LiveRun
-from remote.protocol import HowKept, Keep, Kept, ListRuns, No
+from remote.protocol import Hello, HowKept, Keep, Kept, ListRuns, No
 from remote.runfolder import RunFolder
 from tests.faults.machine import (
     Machine,
@@ -216,6 +216,28 @@ def test_a_reboot_without_cron_or_systemd_is_made_good_by_the_next_connection(
     time.sleep(3.0)
     assert machine.is_up
     machine.let_go()
+
+
+def test_the_last_sign_before_a_reboot_is_told_to_whoever_connects(machine: Machine) -> None:
+    assert hello(machine).last_sign_s is None
+    machine.keep_until_off(ends_in_s=500.0)
+    assert hello(machine).last_sign_s is None
+    machine.switch_off()
+    beat = machine.guard.read_beat()
+    assert beat is not None
+    machine.boot()
+    # The first brings the guard back, whose own signs of life do not hide it.
+    assert hello(machine).last_sign_s == beat.counted.wall_s
+    wait_until(lambda: machine.guard.read_beat() != beat, "its first sign of life")
+    assert hello(machine).last_sign_s == beat.counted.wall_s
+    machine.let_go()
+    # Let go, nobody knows how long it was on.
+    assert hello(machine).last_sign_s is None
+
+
+def hello(machine: Machine) -> Hello:
+    machine.ask()
+    return machine.hello
 
 
 def test_a_full_disk_does_not_keep_it_up(machine: Machine) -> None:

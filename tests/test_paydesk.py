@@ -197,3 +197,84 @@ def test_the_host_keys_of_a_machine_go_with_it_to_its_new_address(rented: Rented
     assert "k80 has a new address: 127.0.0.1" in up.stderr
     assert "host: 127.0.0.1" in remotes.read_text()
     assert f"[127.0.0.1]:{port}" in (home / "known_hosts").read_text()
+
+
+def test_a_machine_that_has_only_a_price_is_not_counted_outside_of_sessions(
+    rented: Rented,
+) -> None:
+    path = rented.laptop.home / "remotes.yaml"
+    lines = [line for line in path.read_text().splitlines() if "cloud:" not in line]
+    path.write_text("\n".join([*lines, "    cloud: {provider: none}"]) + "\n")
+    rented.laptop.ok("a", "--remote", "k80")
+    with rented.ledger() as ledger:
+        assert ledger.stints("k80") == ()
+
+
+def test_a_machine_without_a_cloud_is_not_counted_from_its_boot_on(
+    rented: Rented, embedded_server: SshServer
+) -> None:
+    rented.laptop.add_remote(embedded_server, "own")
+    rented.laptop.ok("session", "start", "own")
+    with rented.ledger() as ledger:
+        (stint,) = ledger.stints("own")
+        (session,) = ledger.sessions("own")
+    rented.laptop.ok("session", "stop", "own")
+    assert stint.started_at == session.started_at
+
+
+def test_a_session_that_is_stopped_when_the_machine_is_off_does_not_say_that_it_is_on(
+    rented: Rented,
+) -> None:
+    rented.laptop.ok("up", "k80")
+    rented.power = "stopped-free"
+    done = rented.laptop.ok("session", "stop", "k80")
+    assert "is on" not in done.stderr
+
+
+def test_terms_for_a_session_that_is_open_are_not_dropped_silently(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--budget", "5")
+    again = rented.laptop.ok("up", "k80", "--budget", "1")
+    assert "goes on by its own terms" in again.stderr
+    assert "train session stop k80" in again.stderr
+    assert "its own terms" not in rented.laptop.ok("a", "--remote", "k80", "--up").stderr
+
+
+def test_status_shows_the_clock_the_cost_and_what_is_left_of_a_session(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "3", "--budget", "5", "--name", "exam")
+    for words in (("status",), ("status", "--local")):
+        told = rented.laptop.ok(*words).stdout
+        assert "k80: session exam: " in told
+        assert "of $5.00; ends in 3 h 00 min; $5.00 left" in told
+    rented.laptop.ok("down", "k80")
+    assert "session" not in rented.laptop.ok("status").stdout
+
+
+def test_cost_by_remote_and_session_has_the_machines_part(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80")
+    rented.laptop.ok("a", "--remote", "k80")
+    rented.laptop.ok("down", "k80")
+    for by in ("remote", "session"):
+        (row,) = rented.laptop.json("cost", "--by", by)
+        assert float(row["machine"]["cost"]) > float(row["cost"]["USD"]) > 0
+        assert "machine_amount" in rented.laptop.ok("cost", "--by", by, "--csv").stdout
+    (row,) = rented.laptop.json("cost")
+    assert row["machine"] is None
+
+
+def test_a_machine_that_cannot_stop_itself_is_stopped_by_who_follows_its_last_run(
+    rented: Rented, tmp_path: Path
+) -> None:
+    never = tmp_path / "never"
+    rented.laptop.ok("up", "k80", "--hours", "5s")
+    ended = rented.laptop.train("a", "--remote", "k80", "-p", f"until={never}")
+    assert ended.returncode == 1
+    assert "the session's end has come: k80 is to be off" in ended.stderr
+    assert rented.power == "stopped-free"
+    (session,) = rented.laptop.json("session", "list")
+    assert session["ended_at"] is not None
+
+
+def test_a_machine_whose_session_goes_on_stays_on_after_a_run(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "1", "--budget", "5")
+    rented.laptop.ok("a", "--remote", "k80")
+    assert rented.power == "running"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console as Rich
 
-from orchestrator.bill import bill_csv
+from orchestrator.bill import Bill, bill_csv
 from orchestrator.console import Console
 from orchestrator.cost import Cost, CostRow, Total
 from orchestrator.doctor import Check, Mark
@@ -131,8 +131,8 @@ def test_an_unknown_price_is_never_zero() -> None:
     tiny = Total((("USD", Decimal("0.000000001")),), 0)
     assert cost_row_json(CostRow("a", 1, 1_000_000, tiny))["cost"] == {"USD": "0.000000001"}
     row = CostRow("", 2, 60_000_000, Total((), 2))
-    assert "(no session)" in shown(cost_table("session", [row]))
-    assert "unknown" in shown(cost_table("session", [row]))
+    assert "(no session)" in shown(cost_table(Bill("session", (row,))))
+    assert "unknown" in shown(cost_table(Bill("session", (row,))))
     assert cost_row_json(row)["cost"] == {}
     assert cost_row_json(row)["unknown_runs"] == 2
 
@@ -149,29 +149,58 @@ def test_costs_have_a_total_for_each_currency_and_never_one_for_two() -> None:
     both = Total((("EUR", Decimal("1.10")), ("USD", Decimal("0.25"))), 1, estimated=True)
     euros = CostRow("b", 3, 3_600_000_000, both)
 
-    assert totals(cost_table("category", [dollars])) == []
-    assert totals(cost_table("category", [dollars, dollars])) == [["total", "4", "2 min", "$0.80"]]
-    assert totals(cost_table("category", [dollars, euros])) == [
+    assert totals(cost_table(Bill("category", (dollars,)))) == []
+    assert totals(
+        cost_table(
+            Bill(
+                "category",
+                (
+                    dollars,
+                    dollars,
+                ),
+            )
+        )
+    ) == [["total", "4", "2 min", "$0.80"]]
+    assert totals(
+        cost_table(
+            Bill(
+                "category",
+                (
+                    dollars,
+                    euros,
+                ),
+            )
+        )
+    ) == [
         ["total", "5", "1 h 01 min", "at least 1.10 EUR (estimated, 1 run at an unknown price)"],
         ["", "", "", "$0.65"],
     ]
     unknown = CostRow("c", 1, 0, Total((), 1))
-    assert totals(cost_table("category", [unknown, unknown])) == [["total", "2", "0 s", "unknown"]]
+    assert totals(
+        cost_table(
+            Bill(
+                "category",
+                (
+                    unknown,
+                    unknown,
+                ),
+            )
+        )
+    ) == [["total", "2", "0 s", "unknown"]]
 
 
 def test_a_total_is_the_rounded_sum_and_all_amounts_have_the_decimals_of_the_smallest() -> None:
     parts = ("0.00604", "0.01204", "0.00204")
     rows = [CostRow(part, 1, 0, Total((("USD", Decimal(part)),), 0)) for part in parts]
-    shown_costs = [row[3].text for row in cost_table("run", rows).rows]
+    shown_costs = [row[3].text for row in cost_table(Bill("run", tuple(rows))).rows]
 
     assert shown_costs == ["$0.0060", "$0.0120", "$0.0020", "$0.0201"]
 
 
 def test_csv_has_a_line_for_each_currency_and_quotes_what_it_must() -> None:
     total = Total((("EUR", Decimal("0.1")), ("USD", Decimal("0.000000001"))), 1)
-    text = bill_csv(
-        "workspace", [CostRow('/my, "exam"', 2, 1_500_000, total), CostRow("x", 1, 0, Total((), 1))]
-    )
+    rows = CostRow('/my, "exam"', 2, 1_500_000, total), CostRow("x", 1, 0, Total((), 1))
+    text = bill_csv(Bill("workspace", rows))
 
     assert text.splitlines() == [
         "workspace,runs,seconds,currency,amount,unknown_runs,estimated",
@@ -256,7 +285,7 @@ def test_no_cell_of_any_table_can_steer_the_terminal() -> None:
         checks_table([Check(evil, Mark.FAIL, evil, evil)]),
         heaps_table([heap], dropped=False),
         files_table([(evil, 1)]),
-        cost_table("session", [CostRow(evil, 1, 1_000_000, Total((), 1))]),
+        cost_table(Bill("session", (CostRow(evil, 1, 1_000_000, Total((), 1)),))),
         remotes_table([Remote(evil, evil, evil, env=EnvSpec(evil))]),
         ready_table([replace(standing(GOOD), category=evil)]),
         points_table([replace(standing(GOOD), category=evil)], []),

@@ -167,7 +167,7 @@ class Machine:
         assert troubles == b""
         frames = io.BytesIO(said.partition(MAGIC)[2])
         found = list(iter(lambda: read_frame(frames.read), None))
-        assert record.decode(Hello, found[0].head)
+        self.hello = record.decode(Hello, found[0].head)
         return [frame for frame in found[1:] if frame.kind != "working"]
 
     def answer(self, cls: type[Answer], *calls: object) -> Answer:

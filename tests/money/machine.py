@@ -45,6 +45,7 @@ class Disk:
     fragile: str = ""
     beat: tuple[int, Count, str, float | None] | None = None
     stops: list[Stop] = field(default_factory=list)
+    before_boot_s: float | None = None
 
 
 class Machine:
@@ -104,7 +105,7 @@ class Machine:
             self.act()
         up_s = max(0.01, self._stage.s - self._booted_s)
         return Hello(1, "3.8", "python3", "Linux", "me", "~/.trainshed", self._boot_id,
-                     self.wall_s, 10**11, 8, up_s)  # fmt: skip
+                     self.wall_s, 10**11, 8, up_s, self.disk.before_boot_s)  # fmt: skip
 
     def work(self, lasts_s: float, needs_s: float) -> None:
         """A run begins."""
@@ -148,7 +149,7 @@ class Machine:
         return self.kept()
 
     def let_go(self) -> None:
-        self.disk.keep = None
+        self.disk.keep = self.disk.beat = self.disk.before_boot_s = None
         self._guarded, self._guards_s, self._looks_s = 0, NEVER, NEVER
 
     def kept(self) -> Kept:
@@ -202,6 +203,8 @@ class Machine:
         self.away.append((from_s, at_s + self.traits.boot_s + _GUARD_STARTS_S))
         self._boots, self._booted_s = self.world.boots, at_s
         self.on_s = at_s
+        if self.disk.beat is not None:
+            self.disk.before_boot_s = self.disk.beat[1].wall_s
         self._busy_until_s = min(self._busy_until_s, self._stage.s)
         self._guarded, self._looks_s, self._guards_s = 0, NEVER, NEVER
         if self.disk.keep is not None and self.traits.comes_back:
