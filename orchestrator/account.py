@@ -72,6 +72,13 @@ class Account:
             )
         return change
 
+    def open(self, start: Moment, quote: Callable[[], Quote | None]) -> None:
+        """Count from here on, by the user's word, unless a stint is open."""
+        price = quote()
+        with self._ledger.at_once(writing=True):
+            if self._open() is None:
+                self._ledger.add(self._begun(start, price))
+
     def close(self, end: Moment) -> None:
         """End the stint that is open, if one is: from now on nobody counts it."""
         with self._ledger.at_once(writing=True):

@@ -120,8 +120,7 @@ class Payments:
 
     def open_here(self, at: datetime) -> None:
         """Count from now on, for a machine whose cloud nobody asks: a session begins."""
-        sight = Sight(at, Power.RUNNING, Provenance.VM, started_at=at)
-        self._account.see(sight, self.quote)
+        self._account.open(Moment(at, Provenance.VM), self.quote)
 
     def close(self, at: datetime, source: Provenance, reason: str) -> None:
         self._account.close(Moment(at, source, reason))

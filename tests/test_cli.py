@@ -869,6 +869,8 @@ def test_a_workspace_that_cannot_be_written_is_an_error_and_no_bug(laptop: Lapto
 def test_a_ledger_of_another_home_is_told(laptop: Laptop, tmp_path: Path) -> None:
     laptop.ok("a", "-r", "vm", "--detach", "-p", f"until={tmp_path / 'go'}")
     (laptop.home / "ledger.sqlite3").unlink()
+    for recorded in laptop.root.glob(".train/runs/*/recorded.json"):
+        recorded.unlink()
     done = laptop.train("attach", "a")
     (tmp_path / "go").touch()
 
