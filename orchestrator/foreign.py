@@ -150,6 +150,8 @@ def _make_folder(foreign: Foreign, workspace: Workspace, ledger: Ledger, paid: P
         run_id, job, alive=False, stamp="imported", state=state, artifacts=foreign.artifacts
     )
     aside.see(report, boot_id="")
+    # After a crash just now, no command for a VM may take it for a run of its own.
+    aside.settle()
     aside.folder.rename(runs / run_id)
     sync_folder(runs)
     return Mirror(runs / run_id)

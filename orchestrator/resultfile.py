@@ -62,7 +62,7 @@ def is_result(file: Path) -> bool:
         with zipfile.ZipFile(file) as archive:
             names = {member.filename for member in archive.infolist()}
     except (_Refused, *_DAMAGE):
-        return file.name.startswith("result-") and file.suffix == ".zip"
+        return file.suffix == ".zip"
     return RECORD in names or ("config.json" not in names and file.suffix == ".zip")
 
 
