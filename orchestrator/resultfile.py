@@ -131,8 +131,8 @@ def _check_list(file: Path) -> None:
         stream.seek(max(0, size - _END_BYTES - _COMMENT_BYTES - _LOCATOR_BYTES))
         tail = stream.read()
     at = tail.rfind(_END)
-    if at < 0 or at + _END_BYTES > len(tail):
-        raise _Refused("it is no zip, or is cut short")
+    if at < 0:
+        return  # it is no zip: `zipfile` says so
     listed = int.from_bytes(tail[at + 12 : at + 16], "little")
     is_64 = at >= _LOCATOR_BYTES and tail[at - _LOCATOR_BYTES :].startswith(_LOCATOR_64)
     if listed > _LIST_BYTES or is_64:
@@ -212,6 +212,8 @@ def _check_told(told: Told, exported: Exported) -> None:
     for output in told.outputs:
         if output not in sound:
             raise _Refused(f"it holds {_shown(output.path)}, which train.yaml does not declare")
+    if len(sound) < len(told.outputs):
+        raise _Refused("it tells of one output twice")
 
 
 def _unpack(

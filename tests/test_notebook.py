@@ -17,6 +17,7 @@ import pytest
 from orchestrator import exporting
 from orchestrator.bundle import make_bundle
 from orchestrator.plan import Overrides, make_request
+from orchestrator.printable import printable_lines
 from orchestrator.shelf import file_sha256
 from orchestrator.snapshot import take_snapshot
 from orchestrator.spec import Job, Remote, Workspace
@@ -149,7 +150,8 @@ def test_a_notebook_that_was_changed_on_its_way_executes_nothing(
     notebook.write_text(json.dumps(content))
     done = execute(notebook, tmp_path / "empty")
 
-    assert "this notebook was cut or changed on its way: export it again" in done.stderr
+    said = printable_lines(done.stderr)
+    assert "RuntimeError: this notebook was cut or changed on its way: export it again" in said
     assert not list((tmp_path / "empty").glob("result*"))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator import resultfile
+from orchestrator.confine import Limits
 from orchestrator.errors import UsageError
 from orchestrator.exported import Exported, Exports
 from orchestrator.resultfile import is_result, take_result
@@ -158,6 +159,10 @@ def output(path: str, content: bytes = b"x") -> Callable[[Zip], None]:
     return lambda zipped: zipped.add(path, content)
 
 
+def told_twice(zipped: Zip) -> None:
+    zipped.record["outputs"] *= 2
+
+
 def keyed(zipped: Zip) -> None:
     zipped.key = "6" * 32
 
@@ -196,6 +201,7 @@ SPOILT: dict[str, tuple[Callable[[Zip], None], str]] = {
     "a path that leaves": (member("../evil"), "'../evil', a name outside of it"),
     "a path from the root": (member("/evil"), "'/evil', a name outside of it"),
     "a path of Windows": (member("..\\evil"), "a name outside of it"),
+    "an output told twice": (told_twice, "it tells of one output twice"),
     "a link": (member("outputs/a/curve.txt", mode=stat.S_IFLNK | 0o777), "a link or another"),
     "a device": (member("outputs/a/curve.txt", mode=stat.S_IFBLK | 0o600), "a link or another"),
     "odd packing": (member("outputs/a/curve.txt", packed=zipfile.ZIP_LZMA), "packed in a way"),
@@ -245,6 +251,18 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     with pytest.raises(UsageError, match=r"it unpacks to 2\.0 MB, more than 1\.0 MB"):
         take(zipped, exports, tmp_path)
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_giant_model_or_record_is_refused(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Zip().write(tmp_path / "result.zip")
+    monkeypatch.setattr(resultfile, "Limits", lambda: Limits(model_bytes=len(MODEL) - 1))
+    with pytest.raises(UsageError, match=r"mymodel\.h5 has 15 B, and a model at most 14 B"):
+        take_result(path, exports, tmp_path)
+    monkeypatch.setattr(resultfile, "_RECORD_BYTES", 100)
+    with pytest.raises(UsageError, match=r"its run\.json or run\.seal is too large"):
+        take_result(path, exports, tmp_path)
 
 
 def test_a_size_that_is_a_lie_unpacks_no_more_than_it_says(

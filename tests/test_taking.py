@@ -166,7 +166,7 @@ def test_a_ledger_made_again_knows_what_was_imported(laptop: Laptop, model: Path
     mirror = take(laptop, model, "0.40", Origin("", "colab", 60.0))
     path = laptop.home / "ledger.sqlite3"
     path.write_bytes(b"damage")
-    assert rebuild(path, laptop.root) is not None
+    assert rebuild(path, None) is not None
 
     with Ledger.open(path) as ledger:
         (run,) = ledger.runs()
@@ -243,6 +243,7 @@ def test_what_is_no_model_is_refused_and_nothing_is_changed(
 
     assert words in str(refusal.value)
     assert kept(laptop) == before
+    assert not list((laptop.root / ".train").glob(".tmp-*"))
     assert laptop.json("status") == []
 
 
