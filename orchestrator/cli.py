@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from orchestrator.commands import app
+from orchestrator.elsewherecommands import export, import_
 from orchestrator.errors import (
     FULL,
     Interrupted,
@@ -32,7 +33,7 @@ EXIT_BUG = 70
 # What a write to a file or a terminal that takes nothing more ends with.
 _FULL = (*FULL, errno.EIO)
 
-for _command in (up, down, session, prices, doctor, gc, remote):
+for _command in (up, down, session, prices, import_, export, doctor, gc, remote):
     app.add_command(_command)
 
 

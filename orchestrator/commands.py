@@ -175,7 +175,7 @@ def _train(desk: Desk, order: Order, *, as_json: bool) -> None:
         words = (f"train {word} {ids[-1]}" for word in ("attach", "cancel"))
         desk.console.result("\n  ".join([f"submitted: {', '.join(ids)}", "train status", *words]))
     else:
-        _finish(desk, result, as_json=as_json, judge_runs=not order.detach)
+        finish(desk, result, as_json=as_json, judge_runs=not order.detach)
 
 
 @app.command()
@@ -197,7 +197,7 @@ def attach(run: str, accept: str, as_json: bool) -> None:
         with until_end(desk.workspace, desk.ledger.remote_of(mirror.run_id), accept):
             with desk.console:
                 result = desk.attach(mirror)
-            _finish(desk, result, as_json=as_json)
+            finish(desk, result, as_json=as_json)
 
 
 @app.command()
@@ -287,7 +287,7 @@ def pull(names: tuple[str, ...], best: bool, accept: str, as_json: bool) -> None
     with Desk.here(accept=accept) as desk:
         with desk.console:
             result = desk.pull(names, best=best)
-        _finish(desk, result, as_json=as_json, judge_runs=False)
+        finish(desk, result, as_json=as_json, judge_runs=False)
 
 
 @app.command()
@@ -304,7 +304,7 @@ def grade(categories: tuple[str, ...], again: bool, as_json: bool) -> None:
     with Desk.here() as desk:
         with desk.console:
             result = desk.grade(categories, again=again)
-        _finish(desk, result, as_json=as_json)
+        finish(desk, result, as_json=as_json)
 
 
 @app.command()
@@ -367,7 +367,7 @@ def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> 
         Console().result(none if since else "nothing has run yet")
 
 
-def _finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True) -> None:
+def finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True) -> None:
     """Print how it went; raise if it did not go well."""
     from orchestrator.judge import judge
     from orchestrator.report import result_blocks, result_json

@@ -89,6 +89,11 @@ def file_sha256(path: Path) -> str | None:
         return None
 
 
+def file_copy(source: Path, target: Path) -> str:
+    """Copy a file; returns the sha256 of what was copied."""
+    return _copy(source, target, target)
+
+
 def _stamp(path: Path) -> tuple[int, ...]:
     """Is another when the file was replaced or written to."""
     status = path.stat()

@@ -118,7 +118,11 @@ def test_help_lists_the_commands_in_the_order_of_their_use(
 ) -> None:
     first = ["init", "run", "attach", "status", "logs", "cancel", "pull", "grade", "ready"]
     order: dict[tuple[str, ...], list[str]] = {
-        (): [*first, "cost", "up", "down", "session", "prices", "doctor", "gc", "remote"],
+        (): [
+            *first,
+            *("cost", "up", "down", "session", "prices", "import", "export", "doctor", "gc"),
+            "remote",
+        ],
         ("remote",): ["add", "set", "list", "show", "remove"],
         ("session",): ["start", "stop", "status", "list"],
     }

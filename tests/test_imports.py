@@ -62,6 +62,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
             ),
             *("shelf", "snapshot", "statcache"),
             *("account", "fitting", "machinecost", "sessions"),
+            *("bundle", "exported", "exporting", "foreign", "notebook"),
             *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
         },
     ),
@@ -114,6 +115,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         {
             *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
             *("bounds", "examining", "lifecycle", "meeting", "payments", "settling"),
+            *("modelfile", "resultfile", "taking"),
         },
     ),
     ("the way through", {"roundtrip"}),
@@ -137,14 +139,18 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     ),
     (
         "the command line",
-        {"cli", "commands", "completion", "demo", "machinecommands", "moneycommands", "options"},
+        {
+            *("cli", "commands", "completion", "demo", "elsewherecommands", "machinecommands"),
+            *("moneycommands", "options"),
+        },
     ),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
 
 # What of the VM's half the laptop's may use: the wire format, the digest, the names of files.
 KERNEL = {
-    *("atomic", "bootstrap", "clock", "parts", "protocol", "record", "runfolder", "tree", "wanted"),
+    *("atomic", "bootstrap", "clock", "elsewhere", "parts", "protocol", "record", "runfolder"),
+    *("tree", "wanted"),
 }
 
 # Which modules alone may import a heavy or dangerous package.
@@ -156,7 +162,10 @@ DOORS = {
     "google": {"gcplogin"},
     "http": {"exchange"},
     "yaml": {"config"},
-    "click": {"cli", "commands", "completion", "machinecommands", "moneycommands", "options"},
+    "click": {
+        *("cli", "commands", "completion", "elsewherecommands", "machinecommands"),
+        *("moneycommands", "options"),
+    },
     "rich": {"console", "table", "terminal"},
     "sqlite3": {"ledger", "ledgerschema"},
     "tensorflow": {"grading"},
@@ -236,8 +245,8 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
 
 # A command that only reads what is on this laptop, and which of our modules it may import.
 _PARSING = {
-    *("commands", "completion", "errors", "machinecommands", "moneycommands", "options"),
-    "printable",
+    *("commands", "completion", "elsewherecommands", "errors", "machinecommands", "moneycommands"),
+    *("options", "printable"),
 }
 _SHOWING = _PARSING | {
     *("config", "console", "cost", "duration", "home", "logview", "mirror", "node"),
