@@ -16,7 +16,7 @@ from orchestrator.plan import Order, make_request, make_run_id, same_work
 from orchestrator.rebuild import keep_beside
 from orchestrator.sessions import open_session
 from orchestrator.snapshot import Snapshot
-from orchestrator.spec import Job, Remote
+from orchestrator.spec import Job, Price, Remote
 from orchestrator.tell import Teller
 from remote.runfolder import RunRequest
 
@@ -93,8 +93,19 @@ class Planning:
                 return mirror
         return None
 
+    def _price(self, remote: Remote) -> tuple[Price | None, str]:
+        """The user's, else the one that the machine's paid time began with; and whose it is."""
+        if remote.price is not None:
+            return remote.price, "config"
+        ended = {end.stint_id for end in self._ledger.stint_ends(remote.name)}
+        for stint in reversed(self._ledger.stints(remote.name)):
+            if stint.id not in ended and stint.price_per_hour is not None:
+                return Price(stint.price_per_hour, stint.currency), stint.price_source
+        return None, ""
+
     def _run_fact(self, mirror: Mirror, order: Order) -> RunFact:
-        request, price = mirror.request, order.remote.price
+        request = mirror.request
+        price, source = self._price(order.remote)
         session = open_session(self._ledger, order.remote.name)
         return RunFact(
             run_id=mirror.run_id,
@@ -106,7 +117,7 @@ class Planning:
             submitted_at=datetime.now(UTC),
             price_per_hour=price.per_hour if price else None,
             currency=price.currency if price else "",
-            price_source="config" if price else "",
+            price_source=source,
             params=tuple(sorted(request.params.items())),
             session_id=session.id if session else None,
         )

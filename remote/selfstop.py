@@ -120,6 +120,17 @@ def _machine(arm: str) -> str:
     )
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A token goes to nobody but whom it is for: a redirect is an error."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_Stay)
+_LIMIT_BYTES = 2**20
+
+
 def _token(arm: str, options: Options) -> str:
     wanted = {"api-version": "2018-02-01", "resource": f"{arm}/"}
     if options.get("client_id"):
@@ -137,11 +148,11 @@ def _arm(method: str, url: str, arm: str, options: Options) -> Any:  # noqa: ANN
     data = b"" if method == "POST" else None
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=_ARM_S) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"{}")
+        with _opener.open(request, timeout=_ARM_S) as answer:
+            return json.loads(answer.read(_LIMIT_BYTES) or b"{}")
     except urllib.error.HTTPError as error:
         with error:
-            said = _reason(error.read())
+            said = _reason(error.read(_LIMIT_BYTES))
         fix = f"; {_ROLE}" if error.code in (401, 403) else ""
         raise CannotStop(f"{arm} answers {error.code} {said}{fix}") from None
     except (OSError, ValueError, RecursionError) as error:

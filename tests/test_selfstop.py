@@ -76,6 +76,15 @@ def test_an_azure_machine_deallocates_itself(machine: Machine) -> None:
     assert mark.exists()
 
 
+def test_its_token_follows_no_redirect(machine: Machine) -> None:
+    metadata(machine)
+    arm(machine, redirect=True)
+    log = machine.folder / "armlite.json.log"
+    log.unlink(missing_ok=True)
+    assert "answers 307" in ask(machine, "check", "deallocate", arm=ARM)
+    assert log.read_text() == f"GET {MACHINE}\n"
+
+
 @pytest.mark.parametrize(
     ("imds", "manager", "said"),
     [

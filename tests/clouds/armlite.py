@@ -4,6 +4,7 @@
 
     actions, notActions     what the machine's identity may do
     errors                  by the end of a path: [status, code, message]
+    redirect                whether it sends who asks about the machine elsewhere
 
 Each question goes into FILE.log, a line each: method, path. An accepted deallocation leaves a file
 FILE.deallocated.
@@ -42,6 +43,11 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         with Path(f"{self.file}.log").open("a") as log:
             log.write(f"{self.command} {path}\n")
+        if state.get("redirect") and path.startswith(MACHINE):
+            self.send_response(307)
+            self.send_header("Location", f"http://127.0.0.1:{PORT}/elsewhere")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if self.headers.get("Authorization") != f"Bearer {IDENTITY_TOKEN}":
             return self._fail(401, "AuthenticationFailed", "Authentication failed.")
         if "api-version=" not in query:
