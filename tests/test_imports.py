@@ -112,7 +112,18 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "steps",
         {
-            *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
+            *(
+                "ahead",
+                "doctor",
+                "examiner",
+                "follow",
+                "init",
+                "lanes",
+                "problems",
+                "pull",
+                "standing",
+                "sync",
+            ),
             *("examining", "lifecycle", "meeting", "payments", "settling"),
         },
     ),
