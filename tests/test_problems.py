@@ -32,6 +32,9 @@ EVERY = pytest.mark.parametrize("problem", PROBLEMS + ONLINE, ids=lambda one: on
 MADE = pytest.mark.parametrize("problem", SUFFIXED, ids=lambda one: one.name)
 SEED = 4
 
+# One worker: making the data takes longer than the tests.
+pytestmark = pytest.mark.xdist_group("problems")
+
 
 @pytest.fixture(scope="module")
 def workspaces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
