@@ -49,7 +49,14 @@ def app() -> None:
 @app.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--solutions", is_flag=True, help="With the reference solutions in the scripts.")
-def init(folder: Path, solutions: bool) -> None:
+@click.option("--seed", metavar="N", type=Whole(min=0), help="The problems of exam N.")
+@click.option(
+    "--online",
+    type=click.Choice(["fashion", "hands", "horses"]),
+    multiple=True,
+    help="This data set from the network, in its category's place.",
+)
+def init(folder: Path, solutions: bool, seed: int | None, online: tuple[str, ...]) -> None:
     """Make a workspace with the practice pack.
 
     DIR is where the workspace goes.
@@ -60,9 +67,11 @@ def init(folder: Path, solutions: bool) -> None:
 
     from orchestrator.console import Console
     from orchestrator.init import make_workspace
+    from orchestrator.problems import online as named
 
+    instead = tuple(named(word) for word in online)
     with Console() as console:
-        made = make_workspace(folder, solutions=solutions, tell=console)
+        made = make_workspace(folder, solutions=solutions, tell=console, seed=seed, instead=instead)
     if made.kept:
         what = "is a workspace already" if "train.yaml" in made.kept else "has files already"
         console.step(f"{folder} {what}; kept as they were: {len(made.kept)} files")

@@ -1,24 +1,18 @@
-"""A new workspace: the practice pack, its data, train.yaml, and the tasks for VS Code."""
+"""A new workspace: five problems, their data, train.yaml, and the tasks for VS Code."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from orchestrator.errors import UsageError
+from orchestrator.problems import ONLINE, PACK, Problem, draw, prepare
 from orchestrator.tell import Teller
 from remote.atomic import replace_file
 
-CATEGORIES = tuple(f"category{number}" for number in range(1, 6))
-
-# What a category's folder gets; the reference solution is only for those who ask for it.
-_FILES = ("brief.md", "prepare.py", "grader.py")
+CATEGORIES = tuple(problem.category for problem in PACK)
 
 _CONFIG = """\
 # The workspace: what is trained, and what must come back. Every key is explained in the README.
@@ -65,18 +59,32 @@ class Made:
     outer: Path | None
 
 
-def make_workspace(folder: Path, *, solutions: bool, tell: Teller) -> Made:
-    """Make or complete a workspace. No file that is there is changed, but an untouched starter
-    when `solutions` are asked for.
+def make_workspace(
+    folder: Path,
+    *,
+    solutions: bool,
+    tell: Teller,
+    seed: int | None = None,
+    instead: Iterable[Problem] = (),
+) -> Made:
+    """Make or complete a workspace with the practice pack, or with the exam of `seed`, to practise.
+
+    `instead` are problems that take their category's place. No file that is there is changed, but
+    an untouched starter when `solutions` are asked for.
 
     Raises:
-        UsageError: the folder cannot be written, or a data package is missing.
+        UsageError: the folder cannot be written, a data package is missing, or no such seed.
     """
+    chosen = {problem.category: problem for problem in (PACK if seed is None else draw(seed))}
+    chosen |= {problem.category: problem for problem in instead}
+    problems = tuple(chosen.values())
     files = _Files(folder, tell)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in CATEGORIES:
-            _make_category(files, name, solutions)
+        for problem in problems:
+            _make_category(files, problem, solutions)
+            if seed is None and problem in PACK:
+                files.write_new(f"{problem.category}/prepare.py", problem.preparation().decode())
         jobs = "".join(_JOB.format(name=name) for name in CATEGORIES)
         files.write_new("train.yaml", _CONFIG + jobs)
         files.write_new(".gitignore", _GITIGNORE)
@@ -88,8 +96,8 @@ def make_workspace(folder: Path, *, solutions: bool, tell: Teller) -> Made:
             cause=(error.strerror or str(error)).lower(),
             fix="choose a folder you may write to",
         ) from error
-    for name in CATEGORIES:
-        _prepare(folder / name, tell)
+    for problem in problems:
+        _prepare(problem, seed, folder / problem.category, tell)
     around = (parent / "train.yaml" for parent in folder.resolve().parents)
     return Made(
         tuple(files.added),
@@ -176,12 +184,13 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _make_category(files: _Files, name: str, solutions: bool) -> None:
-    source = resources.files("jobs") / name
-    for file in _files_of(source):
-        files.write_new(f"{name}/{file}", (source / file).read_text("utf-8"))
+def _make_category(files: _Files, problem: Problem, solutions: bool) -> None:
+    name = problem.category
+    *others, (_, starter) = problem.files()
+    *_, (_, solution) = problem.files(solution=True)
+    for file, content in others:
+        files.write_new(f"{name}/{file}", content.decode())
     script = f"{name}/{name}.py"
-    starter, solution = ((source / f).read_bytes() for f in (f"{name}.py", "solution.py"))
     path = files.folder / script
     there = path.read_bytes() if path.exists() else None
     if solutions and there == starter:
@@ -194,31 +203,11 @@ def _make_category(files: _Files, name: str, solutions: bool) -> None:
         files.unsolved.append(script)
 
 
-def _files_of(source: Traversable) -> Iterator[str]:
-    for name in _FILES:
-        if (source / name).is_file():
-            yield name
-
-
-def _prepare(folder: Path, tell: Teller) -> None:
+def _prepare(problem: Problem, seed: int | None, folder: Path, tell: Teller) -> None:
     """Make a category's training data and its held-out data, once."""
-    if (folder / "heldout.npz").exists() and (folder / "data" / "train.npz").exists():
+    sent = "origin.txt" if problem in ONLINE else "train.npz"
+    if (folder / "heldout.npz").exists() and (folder / "data" / sent).exists():
         return
     tell.doing(f"preparing the data of {folder.name}")
-    done = subprocess.run(
-        [sys.executable, "prepare.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2]
-        raise UsageError(
-            f"the data of {folder.name} could not be prepared",
-            cause=said,
-            fix="in trainshed's own folder: pip install '.[practice]'; then: train init again",
-        )
+    prepare(problem, seed, folder)
     tell.step(f"{folder.name}: training data and held-out data are prepared")

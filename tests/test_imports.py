@@ -115,7 +115,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         {
             *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
             *("bounds", "examining", "lifecycle", "meeting", "payments", "settling"),
-            *("modelfile", "resultfile", "taking"),
+            *("modelfile", "problems", "resultfile", "taking"),
         },
     ),
     ("the way through", {"roundtrip"}),

@@ -19,6 +19,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
+SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 1
 HELD_OUT = 98  # a quarter
 COLUMNS = ("Cylinders", "Displacement", "Horsepower", "Weight_in_lbs", "Acceleration")
 ORIGINS = ("USA", "Europe", "Japan")
@@ -53,7 +54,7 @@ def main():
     features, consumption = zip(*complete_cars(), strict=True)
     x, y = np.array(features, "float32"), np.array(consumption, "float32")
     # RandomState and not default_rng: numpy promises never to change its stream.
-    order = np.random.RandomState(1).permutation(len(x))
+    order = np.random.RandomState(SEED).permutation(len(x))
     held_out, train = order[:HELD_OUT], order[HELD_OUT:]
     write_npz(HERE / "heldout.npz", x=x[held_out], y=y[held_out])
     write_npz(HERE / "data" / "train.npz", x=x[train], y=y[train])

@@ -17,6 +17,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
+SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 HELD_OUT = 100  # of the 500 of each digit
 
 
@@ -38,7 +39,7 @@ def main():
     pixels, digits = mnist_data()
     x, y = pixels.reshape(-1, 28, 28).astype("uint8"), digits.astype("uint8")
     # RandomState and not default_rng: numpy promises never to change its stream.
-    random = np.random.RandomState(2)
+    random = np.random.RandomState(SEED)
     of_each = [random.permutation(np.flatnonzero(y == digit)) for digit in range(10)]
     held_out = random.permutation(np.concatenate([found[:HELD_OUT] for found in of_each]))
     train = random.permutation(np.concatenate([found[HELD_OUT:] for found in of_each]))

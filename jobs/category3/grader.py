@@ -2,7 +2,7 @@
 
 Measured, as the accuracy on the 800 held-out patches (seeds 1 to 3): a constant 0.125, 0 points;
 the starter 0.507 to 0.603, 2; the reference 0.841 to 0.850, 5. The reference without its
-augmentation reaches 0.68 to 0.71, 3 points: the other two are for turns, mirrors and light.
+augmentation reaches 0.68 to 0.71, 3 or 4 points: the others are for turns, mirrors and light.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ INPUT_SHAPE = (32, 32, 3)
 OUTPUT_SHAPE = (8,)
 METRIC = "accuracy"
 HIGHER_IS_BETTER = True
-THRESHOLDS = (0.3, 0.42, 0.65, 0.74, 0.8)
+THRESHOLDS = (0.3, 0.42, 0.62, 0.7, 0.76)
 
 
 def held_out() -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
+SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 3
 PHOTOS = (
     "astronaut.png",
     "chelsea.png",  # a cat
@@ -86,7 +87,7 @@ def write_npz(path, **arrays):
 
 def main():
     # RandomState and not default_rng: numpy promises never to change its stream.
-    random = np.random.RandomState(3)
+    random = np.random.RandomState(SEED)
     train, held_out = [], []
     for label, name in enumerate(PHOTOS):
         photo = imread(Path(data_dir) / name)

@@ -23,6 +23,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is missing: pip install '.[practice]' in trainshed's folder")
 
 HERE = Path(__file__).parent
+SEED = int(sys.argv[1]) if len(sys.argv) > 1 else 4
 TRAIN_PER_LABEL, HELD_OUT_PER_LABEL = 4000, 1000
 WORDS, LENGTH = 10_000, 200
 PADDING, UNKNOWN = "[padding]", "[unknown]"
@@ -80,7 +81,7 @@ def main():
     texts, labels = zip(*reviews(), strict=True)
     y = np.array(labels, "uint8")
     # RandomState and not default_rng: numpy promises never to change its stream.
-    random = np.random.RandomState(4)
+    random = np.random.RandomState(SEED)
     per_label = TRAIN_PER_LABEL + HELD_OUT_PER_LABEL
     of_each = [random.permutation(np.flatnonzero(y == label))[:per_label] for label in (0, 1)]
     train = random.permutation(np.concatenate([found[:TRAIN_PER_LABEL] for found in of_each]))
