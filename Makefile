@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types fmt lock faults calibrate bench clean setup programs
+.PHONY: demo test check lint types fmt lock faults calibrate models bench clean setup programs
 
 demo: setup
 	$(BIN)/python -m orchestrator.demo .demo
@@ -71,6 +71,11 @@ faults: setup programs
 # The practice pack's table of points: every starter and reference, over three seeds.
 calibrate: setup
 	$(BIN)/python jobs/calibrate.py
+
+# The table of loaders in docs/models.md. The files it loads are made by tests/models/make.py, with
+# each old TensorFlow's own Python.
+models: setup
+	$(BIN)/python -m tests.models.table
 
 bench: setup programs
 	@.ci/need rsync rsync "so there is nothing to measure against"
