@@ -216,11 +216,12 @@ def examine(request: dict[str, Any], record: int) -> None:
         tell({"metric": grader.metric, "higher_is_better": grader.higher_is_better})
         tell({"thresholds": grader.thresholds})
         tell({"stage": "be checked"})
-        check(path, request["limits"]["model_bytes"])
+        unpacked_bytes = request["limits"]["model_bytes"]
+        is_legacy = check(path, unpacked_bytes)
         tell({"stage": "make the held-out data"})
         x, y = grader.held_out()
         tell({"stage": "load"})
-        model = load(path, request["limits"]["model_bytes"])
+        model = load(path, unpacked_bytes, is_legacy=is_legacy)
         _check_shapes(model, grader)
         tell({"stage": "predict"})
         predictions = _predict(model, x, grader)
@@ -317,15 +318,18 @@ def _known() -> frozenset[str]:
     return frozenset(names - modelcheck.FORBIDDEN.keys() - {"deserialize", "serialize", "get"})
 
 
-def load(path: Path, unpacked_bytes: int) -> Model:
-    """The model of a file that is nobody else's: what Keras 2 saved is rewritten in place.
+def load(path: Path, unpacked_bytes: int, *, is_legacy: bool) -> Model:
+    """The model of a file that was checked and is nobody else's: it may be rewritten in place.
+
+    Args:
+        is_legacy: what `check` said of it.
 
     Raises:
         Invalid: it must not be loaded, or cannot.
     """
     import keras
 
-    if check(path, unpacked_bytes):
+    if is_legacy:
         rewrite(path)
         check(path, unpacked_bytes, rewritten=True)
     with _blaming_the_model("be loaded"):

@@ -486,7 +486,7 @@ def test_each_hostile_model_is_invalid_for_its_reason_and_reaches_nothing(
 UNGUARDED = """
 from orchestrator import grading
 
-def load(path, saved_by):
+def load(path, limit, is_legacy):
     import keras
     with grading._blaming_the_model("be loaded"):
         return keras.models.load_model(path, compile=False, safe_mode=False)
