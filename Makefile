@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types fmt lock faults calibrate bench money clean setup programs
+.PHONY: demo test check lint types fmt lock faults calibrate models bench money clean setup programs
 
 demo: setup
 	$(BIN)/python -m orchestrator.demo .demo
@@ -72,6 +72,11 @@ faults: setup programs
 # The problems' table of points: five baselines over ten seeds. Goes on where it was stopped.
 calibrate: setup
 	$(BIN)/python jobs/calibrate.py
+
+# The table of loaders in docs/models.md. The files it loads are made by tests/models/make.py, with
+# each old TensorFlow's own Python.
+models: setup
+	$(BIN)/python -m tests.models.table
 
 bench: setup programs
 	@.ci/need rsync rsync "so there is nothing to measure against"

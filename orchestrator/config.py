@@ -79,10 +79,11 @@ def parse_workspace(text: str, path: Path) -> Workspace:
 
     node = _compose(text, path)
     try:
-        remotes, jobs = read_config(node, ("remotes", "jobs"), known)
+        sections = ("remotes", "jobs", "exam_environment")
+        remotes, jobs, exam = read_config(node, sections, known)
     except Wrong as wrong:
         raise _config_error(path, wrong) from None
-    return Workspace(path.parent, jobs, remotes)
+    return Workspace(path.parent, jobs, remotes, exam)
 
 
 def load_remotes(path: Path) -> tuple[Remote, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-import re
 import shutil
 import statistics
 import sys
@@ -31,6 +30,7 @@ from orchestrator.printable import printable
 from orchestrator.size import format_size
 from orchestrator.spec import Remote
 from orchestrator.tell import Teller
+from orchestrator.versions import exam_cannot_read, gpu_unused, is_keras_3, newest_for
 from remote.protocol import Examine, Examined, News, Watch
 
 _DISK_LOW_BYTES = 5 * 10**9
@@ -116,11 +116,13 @@ def check_remote(
     requirements: str,
     tell: Teller,
     file: Path | None = None,
+    exam: str = "",
 ) -> Iterator[Check]:
     """The VM: from the login to the GPU as the framework sees it. Stops where it cannot go on.
 
     Args:
         file: the workspace's, where that says how the remote is; None for the user's own.
+        exam: the TensorFlow that the models are for; "" where that is not said.
     """
     tell.doing(f"connecting to {remote.name}")
     if remote.price is None:
@@ -154,7 +156,7 @@ def check_remote(
         yield from _check_hello(link)
         tell.doing(f"asking {remote.name} about its GPUs and TensorFlow")
         examined = link.call(Examine(remote.python, requirements), Examined)
-    yield from check_machine(remote, examined, file)
+    yield from check_machine(remote, examined, file, exam)
 
 
 def how_to_set(remote: Remote, file: Path | None, *keys: str) -> str:
@@ -168,7 +170,9 @@ def how_to_set(remote: Remote, file: Path | None, *keys: str) -> str:
     return f"in {file}, under remotes: {remote.name}: {', '.join(_SET[key][1] for key in keys)}"
 
 
-def check_machine(remote: Remote, examined: Examined, file: Path | None = None) -> Iterator[Check]:
+def check_machine(
+    remote: Remote, examined: Examined, file: Path | None = None, exam: str = ""
+) -> Iterator[Check]:
     """What the agent saw, judged. No I/O."""
     if examined.store_writable:
         fix = f"make room (train gc {remote.name}), or let its user write to the home folder there"
@@ -195,10 +199,12 @@ def check_machine(remote: Remote, examined: Examined, file: Path | None = None) 
             f"install the NVIDIA driver there; to train on the CPU: "
             f"{how_to_set(remote, file, 'gpus')}",
         )
-    yield from _check_framework(remote, examined, file)
+    yield from _check_framework(remote, examined, file, exam)
 
 
-def _check_framework(remote: Remote, examined: Examined, file: Path | None) -> Iterator[Check]:
+def _check_framework(
+    remote: Remote, examined: Examined, file: Path | None, exam: str
+) -> Iterator[Check]:
     if not examined.framework:
         is_missing = "No module named 'tensorflow'" in examined.framework_trouble
         found = "no TensorFlow" if is_missing else printable(examined.framework_trouble) or "none"
@@ -210,34 +216,43 @@ def _check_framework(remote: Remote, examined: Examined, file: Path | None) -> I
         return
     framework = printable(examined.framework)
     yield Check(f"framework in {remote.python}", Mark.OK, framework)
+    have_installed = how_to_set(remote, file, "requirements")
     if remote.gpus != 0:
-        gpus = ", ".join(map(printable, examined.framework_gpus))
-        if gpus:
-            yield Check("gpu by framework", Mark.OK, gpus)
-        else:
-            yield Check(
-                "gpu by framework",
-                Mark.FAIL,
-                f"{framework} sees no GPU and would train on the CPU at the GPU's price",
-                "a K80 needs TensorFlow 2.14 or older, an M60 2.16 or older; newer ones need "
-                "the matching CUDA; name it in a file, tensorflow[and-cuda] for one, and have it "
-                f"installed: {how_to_set(remote, file, 'requirements')}",
-            )
-    yield _check_versions(framework, how_to_set(remote, file, "requirements"))
+        yield _check_gpu_of_framework(examined, framework, have_installed)
+    yield _check_versions(framework)
+    if exam:
+        found, fix = exam_cannot_read(framework, exam)
+        mark = Mark.WARN if found else Mark.OK
+        yield Check("exam", mark, found or f"tensorflow {exam} reads what {framework} saves", fix)
 
 
-def _check_versions(framework: str, have_installed: str) -> Check:
-    """Keras 2 wrote files that Keras 3 cannot always read; TensorFlow 2.16 is where it changed."""
-    there, here = _minor(framework), _minor(local_tensorflow())
-    found = f"trained with {framework}, graded with tensorflow {local_tensorflow() or '(none)'}"
-    if there and here and (there >= (2, 16)) != (here >= (2, 16)):
-        return Check(
-            "versions",
-            Mark.WARN,
-            f"{found}: Keras 2 on one side, Keras 3 on the other",
-            "dense and convolution layers load, but LSTM, GRU and depthwise layers may not; name "
-            f"tensorflow=={local_tensorflow()} in a file and have it installed: {have_installed}",
-        )
+def _check_gpu_of_framework(examined: Examined, framework: str, have_installed: str) -> Check:
+    """TensorFlow lists also GPUs that it has no code for, and leaves them out when it trains."""
+    name = "gpu by framework"
+    for gpu in map(printable, examined.driver_gpus):
+        unused = gpu_unused(gpu, framework)
+        if unused:
+            fix = f"name '{newest_for(gpu)}' in a file and have it installed: {have_installed}"
+            return Check(name, Mark.FAIL, unused, fix)
+    gpus = ", ".join(map(printable, examined.framework_gpus))
+    if gpus:
+        return Check(name, Mark.OK, gpus)
+    return Check(
+        name,
+        Mark.FAIL,
+        f"{framework} sees no GPU and would train on the CPU at the GPU's price",
+        "it needs the matching CUDA; name it in a file, tensorflow[and-cuda] for one, and have it "
+        f"installed: {have_installed}",
+    )
+
+
+def _check_versions(framework: str) -> Check:
+    """Keras 3 grades what Keras 2 saved, but not the other way round."""
+    here = local_tensorflow()
+    found = f"trained with {framework}, graded with tensorflow {here or '(none)'}"
+    if here and is_keras_3(framework) and not is_keras_3(here):
+        trouble = f"{found}: Keras 2 here cannot read what Keras 3 saves"
+        return Check("versions", Mark.WARN, trouble, install_command())
     return Check("versions", Mark.OK, found)
 
 
@@ -282,8 +297,3 @@ def local_tensorflow() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
-
-
-def _minor(text: str) -> tuple[int, int] | None:
-    found = re.search(r"(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else None

@@ -44,6 +44,13 @@ FIXED = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
+# Its graph is a program that may read files, also the held-out data beside the grader.
+SAVED_MODEL = (
+    "the model is a SavedModel folder, which cannot be graded: save it with "
+    "model.save('mymodel.h5'), or convert it where it was trained: "
+    "tf.keras.models.load_model(FOLDER).save('mymodel.h5')"
+)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -138,6 +145,8 @@ def _take(model: Path, folder: Path, limit_bytes: int) -> _Copy:
     """Copy a model file and hash what is copied, or say why it is not worth it."""
     try:
         found = model.stat()
+        if (model / "saved_model.pb").exists():
+            return _Copy(model, fault=SAVED_MODEL)
         if not stat.S_ISREG(found.st_mode):
             return _Copy(model, fault="the model is not a file")
         if found.st_size > limit_bytes:

@@ -25,7 +25,7 @@ from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator import modelcheck
+from orchestrator import legacy, modelcheck
 from orchestrator.confine import (
     FORKS,
     POLL_S,
@@ -216,11 +216,12 @@ def examine(request: dict[str, Any], record: int) -> None:
         tell({"metric": grader.metric, "higher_is_better": grader.higher_is_better})
         tell({"thresholds": grader.thresholds})
         tell({"stage": "be checked"})
-        saved_by = check(path, request["limits"]["model_bytes"])
+        unpacked_bytes = request["limits"]["model_bytes"]
+        is_legacy = check(path, unpacked_bytes)
         tell({"stage": "make the held-out data"})
         x, y = grader.held_out()
         tell({"stage": "load"})
-        model = _load(path, saved_by)
+        model = load(path, unpacked_bytes, is_legacy=is_legacy)
         _check_shapes(model, grader)
         tell({"stage": "predict"})
         predictions = _predict(model, x, grader)
@@ -255,8 +256,11 @@ def _watch_sources(folder: Path) -> set[str]:
     return opened
 
 
-def check(path: Path, unpacked_bytes: int) -> str:
-    """Judge a file without loading it; the version of Keras that saved it, "" when it says none.
+def check(path: Path, unpacked_bytes: int, *, rewritten: bool = False) -> bool:
+    """Judge a file without loading it; whether it is to be rewritten first.
+
+    Args:
+        rewritten: whether it has been, so that Keras 3 alone decides what it may name.
 
     Raises:
         Invalid: it must not be loaded.
@@ -287,10 +291,10 @@ def check(path: Path, unpacked_bytes: int) -> str:
                 saved_by = one_line(str(file.attrs.get("keras_version", "")), 40)
     if not isinstance(config, str | bytes):
         raise Invalid("it holds weights but no model: save it with model.save()")
-    refuse(
-        modelcheck.config_fault(config.encode() if isinstance(config, str) else config, _known())
-    )
-    return saved_by
+    is_legacy = saved_by.startswith("2.") and not rewritten
+    known = _known() | (legacy.NAMES if is_legacy else frozenset())
+    refuse(modelcheck.config_fault(config.encode() if isinstance(config, str) else config, known))
+    return is_legacy
 
 
 def _known() -> frozenset[str]:
@@ -314,12 +318,48 @@ def _known() -> frozenset[str]:
     return frozenset(names - modelcheck.FORBIDDEN.keys() - {"deserialize", "serialize", "get"})
 
 
-def _load(path: Path, saved_by: str) -> Model:
+def load(path: Path, unpacked_bytes: int, *, is_legacy: bool) -> Model:
+    """The model of a file that was checked and is nobody else's: it may be rewritten in place.
+
+    Args:
+        is_legacy: what `check` said of it.
+
+    Raises:
+        Invalid: it must not be loaded, or cannot.
+    """
     import keras
 
-    old = f" (Keras {saved_by} saved it, this is Keras {keras.__version__})"
-    with _blaming_the_model("be loaded", note=old if saved_by.startswith("2.") else ""):
+    if is_legacy:
+        rewrite(path)
+        check(path, unpacked_bytes, rewritten=True)
+    with _blaming_the_model("be loaded"):
         return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def rewrite(path: Path) -> None:
+    """Have Keras 3 read a file that Keras 2 saved, and that was checked. Its weights stay.
+
+    Raises:
+        Invalid: its configuration is none of Keras 2.
+    """
+    import h5py
+
+    with _blaming_the_model("be rewritten for Keras 3"):
+        if path.suffix == ".keras":
+            new = path.with_suffix(".new")
+            with zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w") as archive:
+                for name in old.namelist():
+                    content = old.read(name)
+                    if name == "config.json":
+                        content = json.dumps(legacy.modernise(json.loads(content))).encode()
+                    archive.writestr(name, content)
+            new.replace(path)
+            return
+        with h5py.File(path, "r+") as file:
+            config = legacy.modernise(json.loads(file.attrs["model_config"]))
+            file.attrs["model_config"] = json.dumps(config)
+            file.attrs.pop("training_config", None)
+            file.pop("optimizer_weights", None)
 
 
 def _check_shapes(model: Model, grader: Grader) -> None:
@@ -373,7 +413,7 @@ def _answers(model: Model, x: Data) -> Data:
 
 
 @contextmanager
-def _blaming_the_model(doing: str, note: str = "") -> Iterator[None]:
+def _blaming_the_model(doing: str) -> Iterator[None]:
     """Turn what a library raises into `Invalid`; want of memory goes on, and ends the process."""
     try:
         yield
@@ -383,7 +423,7 @@ def _blaming_the_model(doing: str, note: str = "") -> Iterator[None]:
         text = f"{type(error).__name__}: {_without_stack(str(error))}"
         if _is_memory(text):
             raise
-        raise Invalid(f"it cannot {doing}{note}: {text}") from error
+        raise Invalid(f"it cannot {doing}: {text}") from error
 
 
 def _without_stack(text: str) -> str:

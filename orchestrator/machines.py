@@ -71,6 +71,7 @@ class Machines:
                 requirements,
                 self._console,
                 self._file_here(name),
+                self._workspace.exam_tensorflow if self._workspace else "",
             )
         return checks
 

@@ -38,6 +38,7 @@ MODULES = frozenset(
         ".layers",
         ".losses",
         ".metrics",
+        ".mixed_precision",
         ".models",
         ".optimizers",
         ".optimizers.schedules",
@@ -61,9 +62,21 @@ FORBIDDEN = {
     "TorchModuleWrapper": "holds pickled Python code",
     "JaxLayer": "holds Python code",
     "FlaxLayer": "holds Python code",
-    "TFOpLambda": "is a raw TensorFlow operation of Keras 2: use a layer of Keras instead",
-    "SlicingOpLambda": "is a raw TensorFlow operation of Keras 2: use a layer of Keras instead",
+    "TFOpLambda": "is a raw TensorFlow operation of Keras 2",
+    "SlicingOpLambda": "is a raw TensorFlow operation of Keras 2",
 }
+# What does the same as an operation whose name holds the word; the first that fits.
+INSTEAD = (
+    (("truediv", "multiply", "subtract", "cast", "__operators__.add"), "keras.layers.Rescaling"),
+    (("reshape", "expand_dims", "squeeze"), "keras.layers.Reshape"),
+    (("concat",), "keras.layers.Concatenate"),
+    (("reduce_mean",), "a GlobalAveragePooling layer"),
+    (("reduce_max",), "a GlobalMaxPooling layer"),
+    (("image.resize",), "keras.layers.Resizing"),
+    (("one_hot",), "keras.layers.CategoryEncoding"),
+    (("nn.", "tanh", "sigmoid"), "keras.layers.Activation"),
+    (("add",), "keras.layers.Add"),
+)
 
 # What `zipfile` raises of a damaged file; RuntimeError also of a compression that it does not know.
 _DAMAGE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -115,7 +128,7 @@ def _nodes(root: object) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _fault(owner: str, node: dict[str, Any], known: Container[str]) -> str:
-    layer = f"layer {one_line(owner, 80)!r}"
+    layer = f"layer {one_line(owner, 80)!r}" if owner else "the model"
     for key in ("vocabulary", "idf_weights"):
         if isinstance(node.get(key), str):
             return f"{layer} reads its {key} from a file, {one_line(node[key], 80)!r}"
@@ -127,7 +140,9 @@ def _fault(owner: str, node: dict[str, Any], known: Container[str]) -> str:
     if not isinstance(name, str) or not isinstance(module, str | None):
         return f"{layer} has a class or module that is not a name"
     if name in FORBIDDEN:
-        return f"{layer} {FORBIDDEN[name]}"
+        return f"{layer} {FORBIDDEN[name]}" + (
+            f" ({name}): use {_instead(owner)} instead" if name.endswith("OpLambda") else ""
+        )
     if name in DATA and module is None:
         return ""
     if name == "function" and module in (None, "builtins", "keras.activations"):
@@ -136,7 +151,10 @@ def _fault(owner: str, node: dict[str, Any], known: Container[str]) -> str:
             return ""
         return f"{layer} uses the custom function {one_line(str(function), 80)!r}"
     if registered is not None and registered != name:
-        return f"{layer} is of the custom class {one_line(str(registered), 80)!r}"
+        return (
+            f"{layer} is of the custom class {one_line(str(registered), 80)!r}: "
+            "build the model of keras.layers, with keras.Sequential or keras.Model(inputs, outputs)"
+        )
     if module is not None and PRIVATE_CLASS.fullmatch(f"{module}.{name}"):
         return ""
     if module is not None and module not in MODULES:
@@ -144,9 +162,15 @@ def _fault(owner: str, node: dict[str, Any], known: Container[str]) -> str:
     if name not in known:
         return (
             f"{layer} is of class {one_line(name, 80)!r}, which is no layer of Keras: custom "
-            "classes, and operations such as x / 255 in a .h5 file, cannot be graded"
+            "classes, and operations such as x / 255 in a .h5 file, cannot be graded; build the "
+            "model of keras.layers, with Rescaling for x / 255"
         )
     return ""
+
+
+def _instead(operation: str) -> str:
+    fitting = (layer for words, layer in INSTEAD if any(word in operation for word in words))
+    return next(fitting, "a layer of Keras")
 
 
 def archive_fault(path: Path | IO[bytes], unpacked_bytes: int) -> str:

@@ -38,19 +38,19 @@ _RESTART_WORDS = {"never": 0, "on-interruption": 3}
 
 def read_config(
     node: Node | None, sections: Sequence[str], known: Callable[[str], Remote | None]
-) -> tuple[tuple[Remote, ...], tuple[Job, ...]]:
-    """The remotes and jobs of a file.
+) -> tuple[tuple[Remote, ...], tuple[Job, ...], str]:
+    """The remotes and jobs of a file, and the TensorFlow of the exam.
 
     Args:
         node: None for a file that says nothing.
-        sections: which of `remotes` and `jobs` the file may hold.
+        sections: which of `remotes`, `jobs` and `exam_environment` the file may hold.
         known: gives the remote that the file's own of this name adds to, key by key.
 
     Raises:
         Wrong: with every problem of the file.
     """
     if node is None:
-        return (), ()
+        return (), (), ""
 
     def read_remote(name: str, node: Node, key: str) -> Remote:
         return _remote(name, node, key, known(name))
@@ -58,9 +58,22 @@ def read_config(
     readers: dict[str, Reader] = {
         "remotes": partial(read_named, read=read_remote),
         "jobs": partial(read_named, read=_job),
+        "exam_environment": _exam_tensorflow,
     }
     found = read_fields(node, "", {section: readers[section] for section in sections})
-    return found.get("remotes", ()), found.get("jobs", ())
+    return found.get("remotes", ()), found.get("jobs", ()), found.get("exam_environment", "")
+
+
+def _exam_tensorflow(node: Node, key: str) -> str:
+    found: dict[str, str] = read_fields(node, key, {"tensorflow": _version}, ("tensorflow",))
+    return found["tensorflow"]
+
+
+def _version(node: Node, key: str) -> str:
+    # Its text, for as a number 2.10 would be 2.1.
+    if isinstance(node, Scalar) and re.fullmatch(r"[0-9]+\.[0-9]+(\.[0-9]+)?", node.text):
+        return node.text
+    raise unlike(node, key, "a version of TensorFlow such as 2.5")
 
 
 def _remote(name: str, node: Node, key: str, base: Remote | None) -> Remote:

@@ -148,11 +148,17 @@ def find_model(outputs: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with a `train.yaml`."""
+    """A folder with a `train.yaml`.
+
+    Attributes:
+        exam_tensorflow: the version that judges the models in the end, such as `2.5`; "" where
+            that is not said.
+    """
 
     root: Path
     jobs: tuple[Job, ...] = ()
     remotes: tuple[Remote, ...] = field(default=())
+    exam_tensorflow: str = ""
 
     @property
     def state(self) -> Path:

@@ -10,7 +10,7 @@ import time
 from typing import List, Tuple
 
 from remote.environment import SetupFailed, environment_python, find_python
-from remote.gpu import GpuTrouble, read_gpus
+from remote.gpu import Gpu, GpuTrouble, read_gpus
 from remote.protocol import Examine, Examined
 from remote.store import Store
 from remote.trouble import explain
@@ -60,7 +60,12 @@ def _driver() -> Tuple[Tuple[str, ...], str]:
         gpus = read_gpus()
     except GpuTrouble as error:
         return (), str(error)
-    return tuple(f"{g.name}, {g.memory_total_mib} MiB, driver {g.driver}" for g in gpus), ""
+    return tuple(map(_told, gpus)), ""
+
+
+def _told(gpu: Gpu) -> str:
+    known = f", compute capability {gpu.compute_cap}" if gpu.compute_cap else ""
+    return f"{gpu.name}, {gpu.memory_total_mib} MiB, driver {gpu.driver}{known}"
 
 
 def _framework(store: Store, python: str) -> Tuple[str, Tuple[str, ...], str]:

@@ -6,9 +6,10 @@ where no other module of ours can be imported. Nothing that goes wrong here may 
 
 A line, of one write:
     {"fit": 1, "epoch": 0, "epochs": 10, "at": "2024-05-01T10:00:00Z", "seconds": 1.234,
-     "metrics": {"loss": 0.1, "val_loss": null}}
+     "metrics": {"loss": 0.1, "val_loss": null}, "versions": {"tensorflow": "2.12.0"}}
 `fit` counts from 1 over all processes of the run, `epoch` from 0; `epochs` is null where Keras
-does not tell; `seconds` includes validation; a metric is null where it is not a finite number.
+does not tell; `seconds` includes validation; a metric is null where it is not a finite number;
+`versions` stands in a process's first line, of what it has imported of Keras.
 After a restart the fits count from 1 again, and an epoch that was not saved before is trained and
 told again: the last line on it counts.
 """
@@ -23,6 +24,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -59,10 +61,13 @@ class Watch:
         self._stopping = False
         self._warned = False
         self._next_look_s = 0.0
+        self._is_first = True
 
     def begin(self) -> int:
         """Note that a fit begins; gives its number in the run."""
         self._under_way += 1
+        if self._is_first and self._under_way == 1:
+            _say_unused_gpus()
         self._take_sigterm()
         self._open_metrics()
         if self._checkpoints is not None and self._metrics is not None:
@@ -102,6 +107,10 @@ class Watch:
         """Add a line, unless another process of the run is writing them."""
         if self._metrics is None:
             return
+        if self._is_first:
+            self._is_first = False
+            versions = _versions()
+            line = {**line, "versions": versions} if versions else line
         data = json.dumps(line, allow_nan=False).encode() + b"\n"
         if os.write(self._metrics, data) < len(data):
             raise OSError(f"no space for a line in {self._metrics_file}")
@@ -299,6 +308,35 @@ def _numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
             continue
         numbers[str(name)] = number if math.isfinite(number) else None
     return numbers
+
+
+def _versions() -> dict[str, str]:
+    """Of the frameworks that this process has imported."""
+    names = ("tensorflow", "keras", "tf_keras", "jax", "torch")
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    return {name: str(version) for name, version in found.items() if version}
+
+
+def _say_unused_gpus() -> None:
+    """Tell of each GPU that this TensorFlow was not built for: it trains on the CPU instead.
+
+    It lists such a GPU, and says one line among many when it leaves it out. Where TensorFlow does
+    not tell what it was built for, neither do we.
+    """
+    tf: Any = sys.modules.get("tensorflow")
+    try:
+        # As in `sm_35` and `compute_80`.
+        built = tf.sysconfig.get_build_info()["cuda_compute_capabilities"]
+        floor = min(int(name.rpartition("_")[2]) for name in built)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpu)
+            major, minor = details["compute_capability"]
+            if 10 * major + minor < floor:
+                name = f"{details['device_name']} (compute capability {major}.{minor})"
+                why = f"this TensorFlow ({tf.__version__}) has no code for {name}"
+                _say(f"{why} and trains on the CPU: train doctor says which one has")
+    except Exception:  # noqa: BLE001  # whatever it is, the training must go on
+        return
 
 
 @functools.lru_cache(maxsize=None)

@@ -167,7 +167,8 @@ remote: {}
         "/w/train.yaml:6: jobs.b.gpus: expected a number of GPUs, 0 or more, found the number '-1'",
         "/w/train.yaml:6: jobs.b.command: expected this key, found nothing",
         "/w/train.yaml:6: jobs.b.outputs: expected this key, found nothing",
-        "/w/train.yaml:7: remote: expected one of remotes, jobs, found an unknown key; "
+        "/w/train.yaml:7: remote: expected one of remotes, jobs, exam_environment, found "
+        "an unknown key; "
         "did you mean remotes?",
     ]
 
@@ -484,3 +485,10 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+def test_the_exams_tensorflow_is_taken_as_it_is_written() -> None:
+    assert parse("exam_environment: {tensorflow: 2.10}").exam_tensorflow == "2.10"
+    assert parse("exam_environment: {tensorflow: '2.5'}").exam_tensorflow == "2.5"
+    with pytest.raises(ConfigError, match=r"a version of TensorFlow such as 2\.5"):
+        parse("exam_environment: {tensorflow: old}")

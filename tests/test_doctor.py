@@ -49,7 +49,7 @@ def _graded_by_keras_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_well_has_nothing_to_fix() -> None:
-    checks = judged(WELL._replace(framework="tensorflow 2.16.1"))
+    checks = judged(WELL)
 
     assert {check.mark for check in checks.values()} == {Mark.OK}
     assert {check.fix for check in checks.values()} == {""}
@@ -70,7 +70,7 @@ def test_a_machine_that_is_well_has_nothing_to_fix() -> None:
         ({"framework_gpus": ()}, "gpu by framework", Mark.FAIL),
         ({"framework": "", "framework_trouble": "broken"}, "framework in python3", Mark.WARN),
         ({"framework": ""}, "framework in python3", Mark.WARN),
-        ({"framework": "tensorflow 2.12.0"}, "versions", Mark.WARN),
+        ({"framework": "tensorflow 2.15.0"}, "gpu by framework", Mark.FAIL),
     ],
 )
 def test_what_is_not_well_is_found_and_has_a_fix(
@@ -185,7 +185,7 @@ def test_what_the_system_said_is_not_told_twice() -> None:
             for change, name in (
                 ({"framework": ""}, "framework in python3"),
                 ({"framework_gpus": ()}, "gpu by framework"),
-                ({}, "versions"),
+                ({"framework": "tensorflow 2.15.0"}, "gpu by framework"),
             )
         ),
     ],
@@ -261,3 +261,37 @@ def test_a_real_vm_is_examined_and_a_faked_gpu_is_not_believed(
     assert "ms for one exchange" in checks["rtt"]["found"]
     assert "B free at" in checks["disk"]["found"]
     assert laptop.ok("doctor").stdout.startswith("check")
+
+
+def test_models_of_keras_2_are_graded_but_not_those_of_keras_3_by_keras_2(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert judged(WELL)["versions"].mark is Mark.OK
+
+    monkeypatch.setattr(doctor, "local_tensorflow", lambda: "2.15.0")
+    check = judged(WELL._replace(framework="tensorflow 2.16.1"))["versions"]
+
+    assert check.mark is Mark.WARN
+    assert "tensorflow>=2.16" in check.fix
+
+
+def test_a_gpu_that_the_framework_lists_but_cannot_use_is_a_failure() -> None:
+    newer = WELL._replace(framework="tensorflow 2.17.0")
+
+    check = judged(newer)["gpu by framework"]
+
+    assert check.mark is Mark.FAIL
+    assert "no code for Tesla K80 (compute capability 3.7, it needs 6.0)" in check.found
+    assert "'tensorflow<2.15'" in check.fix
+
+
+def test_what_the_exam_cannot_read_is_said_before_anything_is_trained() -> None:
+    def told(framework: str, exam: str) -> Check:
+        examined = WELL._replace(framework=framework)
+        return {check.name: check for check in check_machine(K80, examined, None, exam)}["exam"]
+
+    assert "no model that tensorflow 2.16.1" in told("tensorflow 2.16.1", "2.5").found
+    assert "tensorflow==2.5.*" in told("tensorflow 2.16.1", "2.5").fix
+    assert told("tensorflow 2.12.0", "2.5").mark is Mark.WARN
+    assert told("tensorflow 2.5.3", "2.5").mark is Mark.OK
+    assert "exam" not in judged(WELL)

@@ -42,7 +42,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "purse",
                 "size",
             ),
-            *("secret", "spec", "tell", "verdict"),
+            *("secret", "spec", "tell", "verdict", "versions"),
         },
     ),
     (
@@ -95,6 +95,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "grading",
                 "hostkeys",
                 "keyoffers",
+                "legacy",
             ),
             *(
                 "line",

@@ -515,3 +515,37 @@ def test_the_keras_that_is_installed_is_watched(tmp_path: Path) -> None:
     assert names[0] == {"loss", "mae", "val_loss", "val_mae"}
     assert lines[1]["metrics"] == {"loss": None, "mae": None}
     assert (tmp_path / "model.keras").exists()
+
+
+TENSORFLOW = """
+__version__ = "2.15.0"
+class sysconfig:
+    def get_build_info(): return {"cuda_compute_capabilities": ["sm_50", "compute_90"]}
+class config:
+    def list_physical_devices(kind): return ["GPU:0"]
+    class experimental:
+        def get_device_details(gpu):
+            return {"device_name": "Tesla K80", "compute_capability": (CAPABILITY)}
+"""
+
+
+@pytest.mark.parametrize(("capability", "is_told"), [("3, 7", True), ("7, 5", False)])
+def test_the_first_line_has_the_versions_and_an_unused_gpu_is_told(
+    run_folder: Path, capability: str, is_told: bool
+) -> None:
+    (run_folder / "tensorflow.py").write_text(TENSORFLOW.replace("CAPABILITY", capability))
+
+    done = train(
+        run_folder,
+        """
+        model.fit(epochs=2)
+        model.fit(epochs=1)
+        """,
+        usual=f"import tensorflow\n{USUAL}",
+    )
+
+    first, *others = read_lines(run_folder)
+    assert first["versions"] == {"tensorflow": "2.15.0"}
+    assert not any("versions" in line for line in others)
+    told = "this TensorFlow (2.15.0) has no code for Tesla K80 (compute capability 3.7)"
+    assert done.stderr.count(told) == int(is_told)
