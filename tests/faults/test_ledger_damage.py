@@ -130,7 +130,10 @@ def test_a_sector_that_is_overwritten_anywhere_is_met_kept_and_made_up_for(past:
 
 
 def test_a_ledger_cut_at_any_length_is_met_kept_and_made_up_for(past: Past) -> None:
-    sizes = chosen(range(0, len(past.whole), SECTOR_BYTES), few=2)
+    # What SQLite cannot read of the last page it takes for zeros, which may be what stood there.
+    sizes = chosen(
+        [size for size in range(0, len(past.whole), SECTOR_BYTES) if any(past.whole[size:])], few=2
+    )
     for size in sizes:
         past.restore()
         past.ledger.write_bytes(past.whole[:size])
@@ -313,7 +316,8 @@ def test_making_it_again_can_be_killed_at_any_step(past: Past) -> None:
 
 def test_who_has_it_open_when_it_is_set_aside_does_not_write_to_the_old_one(past: Past) -> None:
     with Ledger.open(past.ledger) as ledger:
-        past.ledger.write_bytes(past.whole[:-SECTOR_BYTES])
+        # Its last page, which what is added here has nothing to do with.
+        past.ledger.write_bytes(past.whole[:-4096] + b"\xa5" * 4096)
         assert rebuild_here(past) is not None
         with pytest.raises(LedgerDamaged, match="has been made again"):
             ledger.add(SessionFact("s", None, "far", NOON))
@@ -415,9 +419,13 @@ def test_a_ledger_of_each_version_is_brought_up_to_date_or_left_by_a_kill_at_any
     path = made_of(sql, tmp_path / "whole" / "ledger.sqlite3")
     before = sql.stem
     now = everything(path)
-    assert all(rows for name, rows in now.items()), now.keys()
-    newest = made_of(VERSIONS[-1], tmp_path / "newest" / "ledger.sqlite3")
-    assert now == everything(newest)
+    newest = everything(made_of(VERSIONS[-1], tmp_path / "newest" / "ledger.sqlite3"))
+    assert all(newest.values())
+    # What came with a later version is empty.
+    assert {name for name, rows in now.items() if rows} == {
+        name for name in now if f"CREATE TABLE {name} " in sql.read_text("utf-8")
+    }
+    assert all(rows in ([], newest[name]) for name, rows in now.items())
 
     def migrate(step: int) -> None:
         before_each_statement(kill_at(step))
