@@ -1,6 +1,6 @@
 """The code of past runs, content by content, so that two of them can be compared and each restored.
 
-.train/code/objects/aa/<sha256>     a content, each once, read-only
+.train/code/objects/aa/<sha256>     a content, each once
 .train/code/trees/<digest>          a tree's manifest; its time is that of its last run
 """
 
