@@ -24,6 +24,7 @@ from orchestrator.errors import (
     UsageError,
     unwritten,
 )
+from orchestrator.examcommands import exam, history, submit
 from orchestrator.machinecommands import doctor, gc, remote
 from orchestrator.moneycommands import down, prices, session, up
 from orchestrator.printable import printable
@@ -33,7 +34,12 @@ EXIT_BUG = 70
 # What a write to a file or a terminal that takes nothing more ends with.
 _FULL = (*FULL, errno.EIO)
 
-for _command in (up, down, session, prices, import_, export, doctor, gc, remote):
+for _command in (
+    *(exam, submit, history),
+    *(up, down, session, prices),
+    *(import_, export),
+    *(doctor, gc, remote),
+):
     app.add_command(_command)
 
 
@@ -42,7 +48,7 @@ def expand(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
     and `--help` where nothing else makes sense.
     """
     own = {"-h", "--help", "--version", "--install-completion", "--show-completion"}
-    if list(arguments) in ([], ["remote"], ["session"]):
+    if list(arguments) in ([], ["remote"], ["session"], ["exam"]):
         return [*arguments, "--help"]
     if arguments[0] in own or arguments[0] in commands:
         return list(arguments)

@@ -330,7 +330,7 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
 
     with Desk.here() as desk:
         with desk.console:
-            standings = desk.ready(categories)
+            standings = desk.shown(desk.ready(categories))
         if as_json:
             print_json([standing_json(standing) for standing in standings])
         else:
@@ -381,10 +381,11 @@ def finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True
     from orchestrator.judge import judge
     from orchestrator.report import result_blocks, result_json
 
+    shown = desk.shown_of(result)
     if as_json:
-        print_json(result_json(result))
+        print_json(result_json(shown))
     else:
-        for block in result_blocks(result, desk.ledger):
+        for block in result_blocks(shown, desk.ledger):
             desk.console.result(block)
     # Killed before, the same command tells it again.
     with suppress(BrokenPipeError):

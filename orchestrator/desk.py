@@ -339,6 +339,29 @@ class Desk:
             exam.grade(wanted, self.console)
         return tuple(map(exam.standing, jobs))
 
+    def shown(self, standings: Iterable[Standing]) -> tuple[Standing, ...]:
+        """As the user may see them: in an exam without their metrics."""
+        from orchestrator.exambook import hides_metrics
+
+        if not hides_metrics(self.workspace.root):
+            return tuple(standings)
+        return tuple(
+            replace(one, verdict=one.verdict.hidden if one.verdict else None) for one in standings
+        )
+
+    def shown_of(self, result: Result) -> Result:
+        """The same of a whole result."""
+        from orchestrator.exambook import hides_metrics
+
+        if not hides_metrics(self.workspace.root):
+            return result
+        return replace(
+            result,
+            verdicts=tuple(verdict.hidden for verdict in result.verdicts),
+            standings=self.shown(result.standings),
+            made={run_id: verdict.hidden for run_id, verdict in result.made.items()},
+        )
+
     def _with_model(self, categories: Sequence[str]) -> tuple[Job, ...]:
         """The categories named, or all that have a model."""
         jobs = find_jobs(self.workspace, categories)

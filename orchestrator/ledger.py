@@ -218,6 +218,91 @@ class Sighting:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class ExamFact:
+    """A session is an exam.
+
+    Attributes:
+        workspace: the folder's absolute path.
+        seed: which problems it has.
+        lasts_s: by its own clock, which a moved wall clock does not move.
+        practice: whether metrics are shown.
+        pass_points: what it takes to pass.
+    """
+
+    session_id: str
+    workspace: str
+    seed: int
+    lasts_s: float
+    practice: bool
+    pass_points: int
+
+
+@dataclass(frozen=True)
+class ExamMark:
+    """How much of an exam had passed, and what this laptop's clocks said then.
+
+    Attributes:
+        boot: what tells this boot of the laptop from the next; empty where nobody knows.
+        up_s: since that boot, sleep included.
+    """
+
+    session_id: str
+    at: datetime
+    boot: str
+    up_s: float
+    passed_s: float
+
+
+@dataclass(frozen=True)
+class ExamEnd:
+    """It was finished."""
+
+    session_id: str
+    at: datetime
+    passed_s: float
+
+
+@dataclass(frozen=True)
+class AttemptFact:
+    """A model was handed in; recorded before it is graded.
+
+    Attributes:
+        number: within the category, from 1.
+        run_id: of the run that made it; None for a model that no known run made.
+        snapshot: digest of the code that made it, or else of the code when it was handed in.
+        passed_s: when, by the exam's clock.
+    """
+
+    session_id: str
+    category: str
+    number: int
+    sha256: str
+    run_id: str | None
+    snapshot: str
+    at: datetime
+    passed_s: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.category}.{self.number}"
+
+
+@dataclass(frozen=True)
+class AttemptGrade:
+    """What was handed in was graded; as in `VerdictFact`, but never `broken`."""
+
+    session_id: str
+    category: str
+    number: int
+    outcome: str
+    points: int | None
+    metric: str
+    value: float | None
+    reason: str
+    graded_at: datetime
+
+
 Fact = (
     SessionFact
     | SessionEnd
@@ -230,6 +315,11 @@ Fact = (
     | StintFact
     | StintEnd
     | Sighting
+    | ExamFact
+    | ExamMark
+    | ExamEnd
+    | AttemptFact
+    | AttemptGrade
 )
 F = TypeVar("F", bound=Fact)
 
@@ -248,6 +338,11 @@ TABLES: dict[type[object], tuple[str, tuple[str, ...]]] = {
     StintFact: ("stint", ("id",)),
     StintEnd: ("stint_end", ("stint_id",)),
     Sighting: ("sighting", ("remote", "at", "source")),
+    ExamFact: ("exam", ("session_id",)),
+    ExamMark: ("exam_mark", ("session_id", "at")),
+    ExamEnd: ("exam_end", ("session_id",)),
+    AttemptFact: ("attempt", ("session_id", "category", "number")),
+    AttemptGrade: ("attempt_grade", ("session_id", "category", "number")),
 }
 
 
@@ -424,6 +519,26 @@ class Ledger:
         where = f"remote = ?{among}{before} ORDER BY rowid DESC LIMIT 1"
         values = (remote, *powers, *(() if until is None else (written(until),)))
         return next(iter(self._select(Sighting, where, *values)), None)
+
+    def exam(self, workspace: str) -> ExamFact | None:
+        """The last one that began there."""
+        where = "workspace = ? ORDER BY rowid DESC LIMIT 1"
+        return next(iter(self._select(ExamFact, where, workspace)), None)
+
+    def exam_marks(self, session_id: str) -> tuple[ExamMark, ...]:
+        """By what had passed."""
+        return self._select(ExamMark, "session_id = ? ORDER BY passed_s, rowid", session_id)
+
+    def exam_end(self, session_id: str) -> ExamEnd | None:
+        """None while it was not finished."""
+        return next(iter(self._select(ExamEnd, "session_id = ?", session_id)), None)
+
+    def attempts(self, session_id: str) -> tuple[AttemptFact, ...]:
+        """As they were handed in."""
+        return self._select(AttemptFact, "session_id = ? ORDER BY passed_s, rowid", session_id)
+
+    def attempt_grades(self, session_id: str) -> tuple[AttemptGrade, ...]:
+        return self._select(AttemptGrade, "session_id = ? ORDER BY rowid", session_id)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of what is kept, as they stand in the file; for sums that SQL makes faster."""

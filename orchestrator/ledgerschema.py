@@ -177,6 +177,44 @@ _STINTS_0_1 = (
     ),
 )
 
+# An exam is a session with a clock of its own, and models that were handed in. A run's id stands
+# here without a reference: what was handed in counts, whatever became of the record of its run.
+_EXAMS_0_1 = (
+    *_fact_table(
+        "exam",
+        "session_id",
+        """session_id TEXT NOT NULL REFERENCES session, workspace TEXT NOT NULL,
+        seed INTEGER NOT NULL, lasts_s REAL NOT NULL, practice INTEGER NOT NULL,
+        pass_points INTEGER NOT NULL""",
+    ),
+    *_fact_table(
+        "exam_mark",
+        "session_id, at",
+        """session_id TEXT NOT NULL REFERENCES exam, at TEXT NOT NULL, boot TEXT NOT NULL,
+        up_s REAL NOT NULL, passed_s REAL NOT NULL""",
+    ),
+    *_fact_table(
+        "exam_end",
+        "session_id",
+        """session_id TEXT NOT NULL REFERENCES exam, at TEXT NOT NULL, passed_s REAL NOT NULL""",
+    ),
+    *_fact_table(
+        "attempt",
+        "session_id, category, number",
+        """session_id TEXT NOT NULL REFERENCES exam, category TEXT NOT NULL,
+        number INTEGER NOT NULL, sha256 TEXT NOT NULL, run_id TEXT, snapshot TEXT NOT NULL,
+        at TEXT NOT NULL, passed_s REAL NOT NULL""",
+    ),
+    *_fact_table(
+        "attempt_grade",
+        "session_id, category, number",
+        """session_id TEXT NOT NULL, category TEXT NOT NULL, number INTEGER NOT NULL,
+        outcome TEXT NOT NULL, points INTEGER, metric TEXT NOT NULL, value REAL,
+        reason TEXT NOT NULL, graded_at TEXT NOT NULL,
+        FOREIGN KEY (session_id, category, number) REFERENCES attempt""",
+    ),
+)
+
 STEPS: tuple[Step, ...] = (
     Step(
         "0.1.0",
@@ -187,6 +225,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step("0.1.0", _PRICES_0_1),
     Step("0.1.0", _STINTS_0_1),
+    Step("0.1.0", _EXAMS_0_1),
 )
 
 

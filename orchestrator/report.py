@@ -88,7 +88,7 @@ def metric_text(standing: Standing) -> str:
 
 
 def next_text(verdict: Verdict | None) -> str:
-    if verdict is None or verdict.outcome is not Outcome.GRADED:
+    if verdict is None or verdict.outcome is not Outcome.GRADED or not verdict.thresholds:
         return ""
     needed = verdict.next_threshold
     if needed is None:

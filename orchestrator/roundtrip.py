@@ -26,6 +26,7 @@ from orchestrator.errors import (
     Refused,
     TrainshedError,
     UsageError,
+    unwritten,
 )
 from orchestrator.events import run_events
 from orchestrator.examining import Examining
@@ -35,6 +36,7 @@ from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent
 from orchestrator.link import Call, Link
 from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, why_lost
 from orchestrator.money import priced_runs
+from orchestrator.pastcode import PastCode
 from orchestrator.plan import Order
 from orchestrator.planning import Planning
 from orchestrator.pull import first_fetch, pull
@@ -95,6 +97,7 @@ class RoundTrip:
         """
         snapshot = take_snapshot(order.workspace, order.jobs, self.tell)
         mirrors = self._planning.plan_runs(order, snapshot)
+        self._keep_code(snapshot)
 
         last = LastSent(order.workspace.state / "sent" / order.remote.name)
         ahead = Ahead()
@@ -120,6 +123,13 @@ class RoundTrip:
             link.close()
 
         return self.settle(order.jobs, mirrors, best=order.best)
+
+    def _keep_code(self, snapshot: Snapshot) -> None:
+        """For `train history`; what cannot be kept never stops a run."""
+        try:
+            PastCode(self.workspace.state).keep(snapshot.code)
+        except OSError as error:
+            self.tell.warn(f"the code of this run is not kept: {unwritten(error, error.filename)}")
 
     def _connect_first(self, remote: Remote, ahead: Ahead, mirrors: Iterable[Mirror]) -> Link:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -50,6 +50,14 @@ class Verdict:
         """The metric that the next point needs; None at the top, or where it is not known."""
         earned = self.points or 0
         return self.thresholds[earned] if earned < len(self.thresholds) else None
+
+    @property
+    def hidden(self) -> Verdict:
+        """As it is shown in an exam: the points, and nothing of how they came about."""
+        if self.outcome is not Outcome.GRADED:
+            return self
+        reason = "not shown in an exam"
+        return replace(self, metric="", value=None, thresholds=(), reason=reason)
 
     def better_than(self, other: Verdict) -> bool:
         """More points, then the better metric, then the smaller file; graded beats all else."""

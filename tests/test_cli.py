@@ -29,10 +29,13 @@ REMOTE = app.commands["remote"]
 assert isinstance(REMOTE, click.Group)
 SESSION = app.commands["session"]
 assert isinstance(SESSION, click.Group)
+EXAM = app.commands["exam"]
+assert isinstance(EXAM, click.Group)
 COMMANDS: dict[tuple[str, ...], click.Command] = {
     **{(name,): command for name, command in app.commands.items()},
     **{("remote", name): command for name, command in REMOTE.commands.items()},
     **{("session", name): command for name, command in SESSION.commands.items()},
+    **{("exam", name): command for name, command in EXAM.commands.items()},
 }
 
 
@@ -119,12 +122,12 @@ def test_help_lists_the_commands_in_the_order_of_their_use(
     first = ["init", "run", "attach", "status", "logs", "cancel", "pull", "grade", "ready"]
     order: dict[tuple[str, ...], list[str]] = {
         (): [
-            *first,
-            *("cost", "up", "down", "session", "prices", "import", "export", "doctor", "gc"),
-            "remote",
+            *(*first, "cost", "exam", "submit", "history", "up", "down", "session", "prices"),
+            *("import", "export", "doctor", "gc", "remote"),
         ],
         ("remote",): ["add", "set", "list", "show", "remove"],
         ("session",): ["start", "stop", "status", "list"],
+        ("exam",): ["start", "status", "finish"],
     }
     for words, names in order.items():
         monkeypatch.setattr(sys, "argv", ["train", *words])

@@ -27,11 +27,13 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "words: no I/O",
         {
             *(
+                "advise",
                 "billing",
                 "cost",
                 "deflate",
                 "duration",
                 "errors",
+                "exam",
                 "gitignore",
                 "lean",
                 "logview",
@@ -61,7 +63,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "schema",
             ),
             *("shelf", "snapshot", "statcache"),
-            *("account", "fitting", "machinecost", "sessions"),
+            *("account", "exambook", "examtime", "fitting", "machinecost", "pastcode", "sessions"),
             *("bundle", "exported", "exporting", "foreign", "notebook"),
             *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
         },
@@ -115,7 +117,7 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
         "steps",
         {
             *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
-            *("bounds", "examining", "lifecycle", "meeting", "payments", "settling"),
+            *("bounds", "examining", "examplaces", "lifecycle", "meeting", "payments", "settling"),
             *("modelfile", "problems", "resultfile", "taking"),
         },
     ),
@@ -135,13 +137,14 @@ ROWS: tuple[tuple[str, set[str]], ...] = (
                 "renting",
                 "report",
             ),
-            *("statement", "table", "terminal"),
+            *("examdesk", "examreport", "examstart", "history", "statement", "table", "terminal"),
         },
     ),
     (
         "the command line",
         {
-            *("cli", "commands", "completion", "demo", "elsewherecommands", "machinecommands"),
+            *("cli", "commands", "completion", "demo", "elsewherecommands", "examcommands"),
+            "machinecommands",
             *("moneycommands", "options"),
         },
     ),
@@ -164,7 +167,8 @@ DOORS = {
     "http": {"exchange"},
     "yaml": {"config"},
     "click": {
-        *("cli", "commands", "completion", "elsewherecommands", "machinecommands"),
+        *("cli", "commands", "completion", "elsewherecommands", "examcommands"),
+        "machinecommands",
         *("moneycommands", "options"),
     },
     "rich": {"console", "table", "terminal"},
@@ -246,7 +250,8 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
 
 # A command that only reads what is on this laptop, and which of our modules it may import.
 _PARSING = {
-    *("commands", "completion", "elsewherecommands", "errors", "machinecommands", "moneycommands"),
+    *("commands", "completion", "elsewherecommands", "errors", "examcommands", "machinecommands"),
+    "moneycommands",
     *("options", "printable"),
 }
 _SHOWING = _PARSING | {
