@@ -26,7 +26,7 @@ LOST = {0, 3, 4}
 
 
 @pytest.mark.parametrize("way", [UP, DOWN])
-@pytest.mark.parametrize("kind", ["cut", "reset"])
+@pytest.mark.parametrize("kind", ["cut", pytest.param("reset", marks=only_in_faults)])
 def test_a_line_that_breaks_at_any_byte(
     embedded_server: SshServer, tmp_path: Path, kind: Kind, way: Way
 ) -> None:
@@ -54,7 +54,7 @@ LOGIN = {UP: range(1_500, 4_000), DOWN: range(2_700, 4_000)}
 MARGIN_S = 6.0
 
 
-@pytest.mark.parametrize("way", [UP, DOWN])
+@pytest.mark.parametrize("way", [UP, pytest.param(DOWN, marks=only_in_faults)])
 def test_a_line_that_stalls_is_noticed_in_15_s(
     embedded_server: SshServer, tmp_path: Path, way: Way
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Way
-from tests.faults.points import chosen, tell
+from tests.faults.points import chosen, only_in_faults, tell
 from tests.faults.scene import set_up, train_until_done
 from tests.faults.truth import Scene
 from tests.laptop import LIMIT_S, SCRIPT, TRAIN, Finished, Laptop, is_awaited, wait_until
@@ -96,7 +96,11 @@ def endless(laptop: Laptop, scene: Scene) -> None:
     wait_until(lambda: is_awaited(never), "the script")
 
 
-@pytest.mark.parametrize("signals", [str(signal.SIGKILL.value), TWICE], ids=["SIGKILL", "twice"])
+@pytest.mark.parametrize(
+    "signals",
+    [str(signal.SIGKILL.value), pytest.param(TWICE, marks=only_in_faults)],
+    ids=["SIGKILL", "twice"],
+)
 @pytest.mark.parametrize(("before", "words"), [(ended, ("pull",)), (endless, ("cancel", "b"))])
 def test_other_commands_that_write_are_killed_at_any_step(
     embedded_server: SshServer,
@@ -217,7 +221,7 @@ def asleep(process: subprocess.Popen[str], rest_s: float) -> Callable[[], Callab
     return stop
 
 
-@pytest.mark.parametrize("way", [UP, DOWN])
+@pytest.mark.parametrize("way", [pytest.param(UP, marks=only_in_faults), DOWN])
 def test_a_laptop_that_sleeps_while_its_line_is_given_up_goes_on(
     embedded_server: SshServer, tmp_path: Path, way: Way
 ) -> None:
