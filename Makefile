@@ -66,8 +66,8 @@ faults: setup programs
 	  echo "atheris cannot be installed here, so the fuzzers are skipped"
 	@rm -f build/faults.jsonl; mkdir -p build
 	TRAINSHED_FAULT_POINTS=$${TRAINSHED_FAULT_POINTS:-40} TRAINSHED_FAULT_REPORT=build/faults.jsonl \
-	  $(BIN)/python -m pytest -n 2 -m faults tests/faults
-	$(BIN)/python -m tests.faults.reliability build/faults.jsonl docs/reliability.md
+	  $(BIN)/python -m pytest -n 2 --dist loadgroup -m faults tests/faults; held=$$?; \
+	$(BIN)/python -m tests.faults.reliability build/faults.jsonl docs/reliability.md && exit $$held
 
 # The problems' table of points: five baselines over ten seeds. Goes on where it was stopped.
 calibrate: setup
