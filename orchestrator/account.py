@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 
 from orchestrator.billing import Before, Change, Moment, Sight, Stint, Work, reconcile
@@ -24,7 +25,8 @@ WHERE remote = ? AND at > ? AND at <= ? AND power <> 'unknown' ORDER BY rowid
 """
 # The terms that its guard was last given by then.
 _TERMS = """
-SELECT idle_s, ends_at FROM session JOIN session_terms ON session.id = session_id
+SELECT started_at, budget, idle_s, ends_at
+FROM session JOIN session_terms ON session.id = session_id
 WHERE remote = ? AND started_at <= ? ORDER BY started_at DESC LIMIT 1
 """
 
@@ -72,13 +74,6 @@ class Account:
             )
         return change
 
-    def open(self, start: Moment, quote: Callable[[], Quote | None]) -> None:
-        """Count from here on, by the user's word, unless a stint is open."""
-        price = quote()
-        with self._ledger.at_once(writing=True):
-            if self._open() is None:
-                self._ledger.add(self._begun(start, price))
-
     def close(self, end: Moment) -> None:
         """End the stint that is open, if one is: from now on nobody counts it."""
         with self._ledger.at_once(writing=True):
@@ -100,17 +95,30 @@ class Account:
         billed = sorted(self._tariff.billed)
         seen = self._ledger.last_sighting(self._remote.name, *billed, until=began_at)
         last = self._ledger.last_sighting(self._remote.name)
+        lease_ends_at = None
+        if stint is not None:
+            seen_on_at = self._seen_on(stint, sight.at)
+            lease_ends_at = _lease_end(self._ledger, stint, seen_on_at)
         return Before(
             opened_at=stint.started_at if stint else None,
             is_guess=stint is not None and stint.provenance is Provenance.ESTIMATED,
-            lost=tuple((gone.started_at, next_at) for gone, next_at in lost),
+            lost=tuple(
+                (gone.started_at, self._seen_on(gone, next_at), next_at) for gone, next_at in lost
+            ),
             closed_at=ends[-1].ended_at if ends else None,
             seen_at=last.at if last else None,
             seen_on_at=seen.at if seen else None,
             seen_starting_at=last.at if last and last.power == Power.STARTING else None,
+            lease_ends_at=lease_ends_at,
             was_halted=last is not None and last.power == Power.STOPPED_BILLED,
             boot=self._boot(),
         )
+
+    def _seen_on(self, gone: StintFact, before: datetime) -> datetime:
+        """Last; what was seen as the next one began is that one."""
+        until = before - timedelta(microseconds=1)
+        seen = self._ledger.last_sighting(gone.remote, *sorted(self._tariff.billed), until=until)
+        return gone.started_at if seen is None else max(gone.started_at, seen.at)
 
     def _boot(self) -> str:
         """Of its last sight that told one: the cloud tells none."""
@@ -217,13 +225,22 @@ def _guess(ledger: Ledger, fact: StintFact, off_at: datetime) -> datetime:
             seen_off = datetime.fromisoformat(at)
             break
         seen_on = datetime.fromisoformat(at)
-    ends = [seen_off]
-    for idle_s, ends_at in ledger.query(_TERMS, fact.remote, written(seen_on)):
+    lease_ends_at = _lease_end(ledger, fact, seen_on)
+    return seen_off if lease_ends_at is None else min(seen_off, lease_ends_at)
+
+
+def _lease_end(ledger: Ledger, fact: StintFact, seen_on: datetime) -> datetime | None:
+    """Until when the guard would have kept it on at most, which was last seen on then."""
+    ends = []
+    for began_at, budget, idle_s, ends_at in ledger.query(_TERMS, fact.remote, written(seen_on)):
+        if budget is not None and fact.price_per_hour:
+            begun = max(fact.started_at, datetime.fromisoformat(began_at))
+            ends.append(begun + timedelta(hours=float(Decimal(budget) / fact.price_per_hour)))
         if idle_s is not None:
             ends.append(seen_on + timedelta(seconds=float(idle_s)))
         if ends_at is not None:
-            ends.append(max(seen_on, datetime.fromisoformat(ends_at)))
-    return min(ends)
+            ends.append(datetime.fromisoformat(ends_at))
+    return max(seen_on, min(ends)) if ends else None
 
 
 def works(ledger: Ledger, remote: str, since: datetime, now: datetime) -> tuple[Work, ...]:

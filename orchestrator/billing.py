@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -27,6 +27,8 @@ _REBOOT = timedelta(minutes=10)
 _COMES_UP = timedelta(seconds=60)
 _LAST_SIGN = timedelta(seconds=20)
 _GOES_DOWN = timedelta(seconds=40)
+# What a guard gives to a boot and to the last saving, and a cloud takes to stop one.
+_LEASE_SLACK = timedelta(minutes=5)
 _HOUR = timedelta(hours=1)
 
 
@@ -38,6 +40,20 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Boot:
+    """One boot of a machine by its guard's record, on the laptop's clock.
+
+    Attributes:
+        last_at: its last sign of life.
+        stopped: whether the guard had turned it off.
+    """
+
+    started_at: datetime
+    last_at: datetime
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
 class Sight:
     """A machine as it was seen once, on the laptop's clock.
 
@@ -45,9 +61,8 @@ class Sight:
         source: who says so, the cloud or the machine itself.
         since: when it came into this state; None where nobody says.
         started_at: when it was last started (by the cloud) or booted (by itself); likewise.
-        went_off_at: when it last went off before that, by the cloud or by what the guard noted on
-            it; likewise.
-        offs: when its guard turned it off, as often as is known.
+        went_off_at: when it last went off before that; likewise.
+        boots: those before this one, oldest first, as far as its guard noted them.
         boot: what tells this boot from the next; empty where only the cloud was asked.
     """
 
@@ -57,7 +72,7 @@ class Sight:
     since: datetime | None = None
     started_at: datetime | None = None
     went_off_at: Moment | None = None
-    offs: tuple[Moment, ...] = ()
+    boots: tuple[Boot, ...] = ()
     boot: str = ""
     reason: str = ""
 
@@ -69,22 +84,24 @@ class Before:
     Attributes:
         opened_at: of the stint that is open; None where none is.
         is_guess: whether it may have begun before that.
-        lost: from when to when each lost stint can have been.
+        lost: each lost stint's start, the last it was seen on, and when it was over at the latest.
         closed_at: the end of the last one that is closed.
         seen_at: when it was last seen, on or off.
         seen_on_at: when it was last seen on, before the boot or start that is told of now.
         seen_starting_at: when it was last seen, if it was starting then.
+        lease_ends_at: when its guard would have stopped it; None where nobody says.
         was_halted: whether it was off then, and paid for.
         boot: when it was last asked.
     """
 
     opened_at: datetime | None = None
     is_guess: bool = False
-    lost: tuple[Span, ...] = ()
+    lost: tuple[tuple[datetime, datetime, datetime], ...] = ()
     closed_at: datetime | None = None
     seen_at: datetime | None = None
     seen_on_at: datetime | None = None
     seen_starting_at: datetime | None = None
+    lease_ends_at: datetime | None = None
     was_halted: bool = False
     boot: str = ""
 
@@ -122,9 +139,12 @@ def reconcile(before: Before, sight: Sight, tariff: Tariff) -> Change:
     restart = _restart(before, opened_at, sight, tariff) if is_on else _unseen(before, sight)
     if restart is None:
         end = None if is_on else _end(max(opened_at, before.seen_on_at or opened_at), sight)
+        if end is not None and _came_back(before, end, tariff):
+            return Change(None, replace(end, source=Provenance.ESTIMATED), end)
         missed = _missed(before, opened_at, sight, tariff) if is_on else None
         return Change(end, found=found, missed=missed)
-    end = _end_by_signs((opened_at, restart.at), sight, tariff)
+    seen_on = max(opened_at, before.seen_on_at or opened_at)
+    end = _end_by_signs((opened_at, seen_on, restart.at), sight, tariff)
     return Change(end, restart, None if is_on else _end(restart.at, sight), found)
 
 
@@ -158,10 +178,17 @@ def _unseen(before: Before, sight: Sight) -> Moment | None:
     if start is None and before.opened_at is None:
         # It went off again, and nobody says when it had come on.
         start, source = sight.since, Provenance.ESTIMATED
-    counted = (before.seen_at, before.opened_at, before.closed_at)
-    if start is None or start <= max(at for at in counted if at is not None) + _SAME_START:
+    counted = before.opened_at or max(before.seen_at, before.closed_at or before.seen_at)
+    if start is None or start <= counted + _SAME_START:
         return None
     return Moment(start, source, sight.reason)
+
+
+def _came_back(before: Before, end: Moment, tariff: Tariff) -> bool:
+    """Whether it must have been off between: its guard would not have let it go on until then."""
+    if tariff.tells_starts or before.lease_ends_at is None:
+        return False
+    return end.source is Provenance.CLOUD and end.at > before.lease_ends_at + _LEASE_SLACK
 
 
 def _missed(before: Before, opened_at: datetime, sight: Sight, tariff: Tariff) -> Moment | None:
@@ -193,30 +220,51 @@ def _restart(before: Before, opened_at: datetime, sight: Sight, tariff: Tariff) 
     if sight.source is Provenance.VM:
         if tariff.tells_starts or sight.boot == before.boot or not before.boot:
             return None
-        signs = (sight.went_off_at.at if sight.went_off_at else None, before.seen_on_at)
-        off_at = max((sign for sign in signs if sign is not None), default=None)
+        off_at = max(
+            (at for at in (*(b.last_at for b in sight.boots), before.seen_on_at) if at is not None),
+            default=None,
+        )
         if off_at is not None and start - off_at <= _REBOOT:
             return None
     return Moment(_began(before, sight, tariff) or start, sight.source, sight.reason)
 
 
-def _end_by_signs(within: Span, sight: Sight, tariff: Tariff) -> Moment | None:
-    """The end of a stint by what is known of how it last went off."""
-    began_at, next_at = within
-    signs = sight.offs
-    # Off by itself, such a machine is still paid for; only its guard's order ends that.
-    if sight.went_off_at and Power.STOPPED_BILLED not in tariff.billed:
-        signs += (sight.went_off_at,)
-    mine = [sign for sign in signs if began_at <= sign.at <= next_at]
-    if not mine:
+def _end_by_signs(
+    lost: tuple[datetime, datetime, datetime], sight: Sight, tariff: Tariff
+) -> Moment | None:
+    """The end of a stint by what is known of how it went off."""
+    began_at, _, next_at = lost
+    told = sight.went_off_at
+    if told is not None and began_at <= told.at <= next_at:
+        return told
+    last = _last_boot(lost, sight.boots)
+    if last is None:
         return None
-    last = max(mine, key=lambda sign: sign.at)
-    if last.source is Provenance.CLOUD:
-        return last
-    off_at = last.at + _LAST_SIGN
+    # Off by itself, such a machine may have been paid for still; its guard's order ends that.
+    is_sure = last.stopped or Power.STOPPED_BILLED not in tariff.billed
+    off_at = last.last_at + _LAST_SIGN
     if Power.STOPPING in tariff.billed:
         off_at += _GOES_DOWN
-    return Moment(min(off_at, next_at), last.source, last.reason)
+    source = sight.source if is_sure else Provenance.ESTIMATED
+    return Moment(min(off_at, next_at), source)
+
+
+def _last_boot(lost: tuple[datetime, datetime, datetime], boots: Sequence[Boot]) -> Boot | None:
+    """Up to which it was on without a break, as far as its clock can be trusted."""
+    began_at, seen_on_at, next_at = lost
+    last, on = None, timedelta()
+    for boot in boots:
+        if not began_at <= boot.last_at <= next_at:
+            continue
+        is_apart = last is not None and (last.stopped or boot.started_at - last.last_at > _REBOOT)
+        if last is not None and is_apart and last.last_at >= seen_on_at - _SAME_START:
+            break
+        last = boot
+        on += boot.last_at - boot.started_at
+    if last is None or last.last_at < seen_on_at - _SAME_START:
+        return None
+    # A clock that was set back since then has it go off before it can have.
+    return None if last.last_at - began_at < on - _SAME_START else last
 
 
 def paid_time(lasted: timedelta, minimum_s: float, step_s: float) -> timedelta:

@@ -268,7 +268,7 @@ class PayDesk:
             try:
                 with self._link(remote) as link:
                     kept, off_s = link.call(HowKept(), Kept), link.clock_off_s
-                    payments.by_login(link.hello, off_s, kept)
+                    payments.by_login(link.hello, off_s)
                     power = Power.RUNNING
             except TrainshedError as error:
                 trouble = trouble or str(error)
@@ -288,7 +288,7 @@ class PayDesk:
             session = open_session(self.ledger, remote.name)
             # Where no cloud is asked, what lies in a session is counted, not all since the boot.
             if payments.provider is not None or session is not None:
-                payments.by_login(link.hello, link.clock_off_s, kept)
+                payments.by_login(link.hello, link.clock_off_s)
             now = self._clock.now()
             if session is None:
                 session = begin(

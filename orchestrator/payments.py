@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.account import Account, stints
-from orchestrator.billing import Moment, Sight, length
+from orchestrator.account import Account
+from orchestrator.billing import Boot, Moment, Sight
 from orchestrator.errors import CloudError
 from orchestrator.ledger import Ledger
 from orchestrator.lifecycle import Clock
@@ -16,13 +15,10 @@ from orchestrator.pricetable import freshest_quote
 from orchestrator.provider import open_provider
 from orchestrator.spec import Remote
 from orchestrator.tell import Teller
-from remote.protocol import Hello, Kept
+from remote.protocol import Hello
 
 # A machine of the user's own, by no cloud's rules: what it is on is what it costs.
 PLAIN = Tariff(0.0, 1.0, frozenset({Power.STARTING, Power.RUNNING, Power.STOPPING}))
-
-# A guard counts time over a reboot as on, for 300 s at most; it may have been off.
-_COUNTS_OFF_S = 330.0
 
 
 class Payments:
@@ -65,62 +61,32 @@ class Payments:
         """Whether the machine may be taken away, as far as its cloud was asked."""
         return self._machine is not None and self._machine.spot
 
-    def by_login(self, hello: Hello, clock_off_s: float, kept: Kept | None = None) -> None:
+    def by_login(self, hello: Hello, clock_off_s: float) -> None:
         """Keep that it answered, with what it and its guard know of its boots."""
         now = self._now()
 
         def here(at_s: float) -> datetime:
             return min(now, datetime.fromtimestamp(at_s - clock_off_s, UTC))
 
-        booted_at = now - timedelta(seconds=hello.up_s) if hello.up_s else None
-        offs, last = self._signs(hello, kept, here)
+        booted_s = hello.clock_s - hello.up_s
         sight = Sight(
             now,
             Power.RUNNING,
             Provenance.VM,
-            started_at=booted_at,
-            went_off_at=last,
-            offs=offs,
+            started_at=now - timedelta(seconds=hello.up_s) if hello.up_s else None,
+            boots=tuple(
+                Boot(here(boot.last_s - boot.up_s), here(boot.last_s), boot.stopped)
+                for boot in hello.boots
+                if boot.last_s < booted_s
+            ),
             boot=hello.boot_id,
         )
         self._account.see(sight, self.quote)
 
-    def _signs(
-        self, hello: Hello, kept: Kept | None, here: Callable[[float], datetime]
-    ) -> tuple[tuple[Moment, ...], Moment | None]:
-        """When its guard turned it off, and its last sign of life before this boot."""
-        booted_s = hello.clock_s - hello.up_s
-        stops = sorted(stop.at_s for stop in kept.stops if not stop.trouble) if kept else []
-        signs = [hello.last_sign_s, kept.seen_s if kept else None, *stops]
-        before = [sign for sign in signs if sign is not None and sign < booted_s]
-        if not before:
-            return (), None
-        last = here(max(before))
-        if kept is not None:
-            on_s = kept.on_s - hello.up_s - _COUNTS_OFF_S
-            if self._counted_s(kept.session, last) < on_s:
-                # Its clock was set since then; by how much, nobody knows.
-                return (), None
-        offs = tuple(Moment(here(stop), Provenance.VM) for stop in stops if stop < booted_s)
-        return offs, Moment(last, Provenance.VM)
-
-    def _counted_s(self, session_id: str, until: datetime) -> float:
-        """For how long the machine was on in a session until then, as far as it is counted here."""
-        session = next(
-            (s for s in self._ledger.sessions(self.remote.name) if s.id == session_id), None
-        )
-        if session is None:
-            return math.inf
-        counted = stints(self._ledger, self.remote.name, self._now())
-        spans = [
-            (max(stint.started_at, session.started_at), min(stint.ended_at, until))
-            for stint in counted
-        ]
-        return length((start, end) for start, end in spans if start < end).total_seconds()
-
     def open_here(self, at: datetime) -> None:
         """Count from now on, for a machine whose cloud nobody asks: a session begins."""
-        self._account.open(Moment(at, Provenance.VM), self.quote)
+        sight = Sight(at, Power.RUNNING, Provenance.VM, since=at)
+        self._account.see(sight, self.quote)
 
     def close(self, at: datetime, source: Provenance, reason: str) -> None:
         self._account.close(Moment(at, source, reason))

@@ -131,7 +131,7 @@ class Agent:
             disk_free_bytes=shutil.disk_usage(str(self.store.root)).free,
             cpus=os.cpu_count() or 1,
             up_s=clock.up_s(),
-            last_sign_s=self.lease.last_sign_s(),
+            boots=self.lease.boots(),
         )
 
     def send(self, kind: str, head: Mapping[str, Any], body: bytes = b"") -> None:

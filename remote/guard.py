@@ -27,7 +27,7 @@ from remote.lock import take
 from remote.notices import Notices
 from remote.presence import LiveRun, Presence, Runs
 from remote.processes import read_processes, send_signal
-from remote.protocol import Stop
+from remote.protocol import Boot, Stop
 from remote.record import to_bytes
 from remote.selfstop import stop
 
@@ -96,7 +96,7 @@ class Guard:
         os.execv(sys.executable, guard_command(self.folder, sys.executable))  # noqa: S606
 
     def _take_up(self, terms: Terms) -> None:
-        beat, self.before_boot_s = self.folder.read_beat(), self.folder.last_sign_s()
+        beat, self.boots = self.folder.read_beat(), self._read_boots()
         if beat is not None and beat.asked == terms.asked:
             self.count, sign = beat.counted, beat.sign
             self.folder.say("the guard goes on from its last sign of life")
@@ -112,6 +112,13 @@ class Guard:
         self.ask_at = 0.0
         self.warned: Set[Tuple[Path, int]] = set()
         self._listen(terms)
+
+    def _read_boots(self) -> Tuple[Boot, ...]:
+        try:
+            return self.folder.read_boots()
+        except (OSError, ValueError) as error:
+            self.folder.say(f"what it noted of earlier boots cannot be read: {error}")
+            return ()
 
     def _listen(self, terms: Terms) -> None:
         if self.notices is not None:
@@ -149,7 +156,7 @@ class Guard:
             self.presence.sign,
             decision.why,
             decision.left_s,
-            self.before_boot_s,
+            self.boots,
         )
         try:
             replace_file(self.folder.beat, to_bytes(beat))

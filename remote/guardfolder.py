@@ -12,10 +12,12 @@ from typing import NamedTuple, Optional, Tuple, Type
 from remote import clock
 from remote.atomic import replace_file
 from remote.guardrules import Count, Limits, Look
-from remote.protocol import Keep, Stop
+from remote.protocol import Boot, Keep, Stop
 from remote.record import Malformed, Record, from_bytes, to_bytes
 
 _STOPS_KEPT = 50
+# Each connection brings them.
+_BOOTS_KEPT = 20
 
 
 class Terms(NamedTuple):
@@ -47,8 +49,7 @@ class Beat(NamedTuple):
         asked: the terms it went by.
         sign: what was seen of logins and the laptop (`presence.Presence`).
         stops_in_s: from then on, as things stood; None for never.
-        before_boot_s: the last sign of life before this boot, by the machine's clock; None where
-            it was not guarded then.
+        boots: those before this one in which it was guarded, oldest first.
     """
 
     asked: str
@@ -56,7 +57,7 @@ class Beat(NamedTuple):
     sign: str = ""
     why: str = ""
     stops_in_s: Optional[float] = None
-    before_boot_s: Optional[float] = None
+    boots: Tuple[Boot, ...] = ()
 
 
 class Stops(NamedTuple):
@@ -108,13 +109,17 @@ class GuardFolder(NamedTuple):
     def read_beat(self) -> Optional[Beat]:
         return _read(Beat, self.beat)
 
-    def last_sign_s(self) -> Optional[float]:
-        """Before this boot, by the machine's clock: until then at least it was on."""
+    def read_boots(self) -> Tuple[Boot, ...]:
+        """Those before this one, oldest first: until its last sign at least each was on."""
         beat = self.read_beat()
         if beat is None:
-            return None
-        is_of_now = beat.counted.boot_id == clock.boot_id()
-        return beat.before_boot_s if is_of_now else beat.counted.wall_s
+            return ()
+        counted = beat.counted
+        if counted.boot_id == clock.boot_id():
+            return beat.boots
+        booted_s = counted.wall_s - counted.mono_s
+        stopped = any(s.at_s >= booted_s and not s.trouble for s in self.read_stops())
+        return (*beat.boots, Boot(counted.wall_s, counted.mono_s, stopped))[-_BOOTS_KEPT:]
 
     def read_stops(self) -> Tuple[Stop, ...]:
         try:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Tuple
+
+from remote.protocol import Boot
 
 # Well below what anybody would let a machine idle.
 _RENEW_S = 10.0
@@ -25,16 +27,20 @@ class Lease:
         self._beat = root / "guard" / "beat.json"
         self._renewed_at = float("-inf")
 
-    def last_sign_s(self) -> Optional[float]:
-        """The guard's before this boot, by this machine's clock; None where there was none."""
+    def boots(self) -> Tuple[Boot, ...]:
+        """The guard's records of those before this one, as far as they tell when it went off."""
         if not self._beat.exists():
-            return None
+            return ()
         from remote.guardfolder import guard_folder
 
         try:
-            return guard_folder(self._root).last_sign_s()
-        except OSError:
-            return None
+            folder = guard_folder(self._root)
+            terms, boots = folder.read_terms(), folder.read_boots()
+        except (OSError, ValueError):
+            return ()
+        # One that does not come back after a crash may have gone long before the machine.
+        comes_back = terms is not None and not terms.fragile
+        return tuple(boot for boot in boots if boot.stopped or comes_back)
 
     def begin(self) -> None:
         """A laptop has come."""

@@ -92,6 +92,20 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     return Frame(kind, fields, body)
 
 
+class Boot(NamedTuple):
+    """One boot of the machine, as its guard saw it.
+
+    Attributes:
+        last_s: the last sign of life, by the machine's clock.
+        up_s: how long it had been up by then.
+        stopped: whether the guard had turned it off.
+    """
+
+    last_s: float
+    up_s: float
+    stopped: bool = False
+
+
 class Hello(NamedTuple):
     """What the agent says first.
 
@@ -100,8 +114,7 @@ class Hello(NamedTuple):
         boot_id: changes at each boot; empty where the system has none.
         store: the folder of everything we keep on the VM.
         up_s: for how long the machine is on since its last boot; 0 where the system does not say.
-        last_sign_s: the guard's last sign of life before that boot, by the VM's clock; None where
-            it was not guarded then.
+        boots: the guard's records of those before, oldest first.
     """
 
     version: int
@@ -115,7 +128,7 @@ class Hello(NamedTuple):
     disk_free_bytes: int
     cpus: int
     up_s: float = 0.0
-    last_sign_s: Optional[float] = None
+    boots: Tuple[Boot, ...] = ()
 
 
 class Submit(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.account import Account, stints, works
-from orchestrator.billing import Moment, Sight, Work
+from orchestrator.billing import Boot, Moment, Sight, Work
 from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact, SessionEnd
 from orchestrator.power import Power, Provenance, Quote, Tariff
 from orchestrator.sessions import all_sessions, begin, budgets, open_session, tally
@@ -114,14 +114,16 @@ def test_two_sights_of_one_tick_of_the_clock_are_both_kept(
     account.see(on(1, started_at=minutes(1)), quote)
 
     assert len(stints(ledger, "k80", minutes(2))) == 1
+    seen = ledger.query("SELECT power FROM sighting ORDER BY at")
+    assert [power for (power,) in seen] == [Power.STOPPED_FREE, Power.RUNNING]
 
 
 def test_a_lost_end_is_found_in_the_machines_own_records(ledger: Ledger, account: Account) -> None:
     account.see(on(1, started_at=NOON), quote)
     account.see(off(400), quote)
     account.see(on(500, started_at=minutes(500)), quote)
-    stop = Moment(minutes(40), VM)
-    account.see(on(501, VM, started_at=minutes(500), offs=(stop,), boot="two"), quote)
+    gone = Boot(NOON, minutes(40), stopped=True)
+    account.see(on(501, VM, started_at=minutes(500), boots=(gone,), boot="two"), quote)
     first, second = stints(ledger, "k80", minutes(510))
 
     assert (first.ended_at, first.is_estimated) == (minutes(40 + 1 / 3), False)
@@ -130,8 +132,8 @@ def test_a_lost_end_is_found_in_the_machines_own_records(ledger: Ledger, account
 
 def test_a_restart_behind_our_back_is_another_stint(ledger: Ledger, account: Account) -> None:
     account.see(on(1, VM, started_at=NOON, boot="one"), quote)
-    off = Moment(minutes(40), VM)
-    account.see(on(500, VM, started_at=minutes(490), went_off_at=off, boot="two"), quote)
+    gone = Boot(NOON, minutes(40))
+    account.see(on(500, VM, started_at=minutes(490), boots=(gone,), boot="two"), quote)
     first, second = stints(ledger, "k80", minutes(500))
 
     # The guard's last sign is up to a look old.

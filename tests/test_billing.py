@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.billing import (
     Before,
+    Boot,
     Change,
     Moment,
     Paid,
@@ -65,22 +66,23 @@ TABLE: list[tuple[str, Before, Sight, Change]] = [
     ("off, nobody knows since when", OPEN, seen(OFF), Change()),
     ("off before it was on: a clock that lies", OPEN, seen(OFF, since=minutes(-5)), Change()),
     ("restarted behind our back, the guard noted the end", OPEN,
-     seen(ON, 600, VM, started_at=minutes(590), offs=(Moment(minutes(45), VM),),
-          went_off_at=Moment(minutes(45), VM), boot="two"),
+     seen(ON, 600, VM, started_at=minutes(590), boots=(Boot(minutes(0), minutes(45), True),),
+          boot="two"),
      Change(Moment(minutes(46), VM), Moment(minutes(589), VM))),
     ("restarted behind our back, nobody noted the end", OPEN,
      seen(ON, 600, started_at=minutes(590)),
      Change(None, Moment(minutes(590), CLOUD))),
-    ("restarted, and only its last sign is known: off by itself it is billed", OPEN,
-     seen(ON, 600, VM, started_at=minutes(590), went_off_at=Moment(minutes(45), VM), boot="two"),
-     Change(None, Moment(minutes(589), VM))),
+    ("restarted, and only its last sign is known: off by itself it may be billed", OPEN,
+     seen(ON, 600, VM, started_at=minutes(590), boots=(Boot(minutes(0), minutes(45)),), boot="two"),
+     Change(Moment(minutes(46), ESTIMATED), Moment(minutes(589), VM))),
     ("started again from stopped-but-billed", replace(OPEN, was_halted=True),
      seen(Power.STARTING, 600, started_at=minutes(600)), Change()),
     ("starts: since then it is not off", OPEN,
      seen(Power.STARTING, 600, since=minutes(600), started_at=minutes(600)),
      Change(None, Moment(minutes(600), CLOUD))),
-    ("a lost one is found", Before(opened_at=minutes(500), lost=((NOON, minutes(500)),)),
-     seen(ON, 510, VM, started_at=minutes(500), offs=(Moment(minutes(45), VM),), boot="two"),
+    ("a lost one is found", Before(opened_at=minutes(500), lost=((NOON, NOON, minutes(500)),)),
+     seen(ON, 510, VM, started_at=minutes(500), boots=(Boot(minutes(0), minutes(45), True),),
+          boot="two"),
      Change(found=(Moment(minutes(46), VM),))),
     ("found on, and it says itself that it came on before",
      Before(opened_at=minutes(59), is_guess=True, closed_at=minutes(10)),
@@ -94,7 +96,7 @@ TABLE: list[tuple[str, Before, Sight, Change]] = [
     ("off before it was last seen on: a clock that lies", OPEN, seen(OFF, since=minutes(20)),
      Change()),
     ("rebooted", OPEN,
-     seen(ON, 60, VM, started_at=minutes(47), went_off_at=Moment(minutes(45), VM),
+     seen(ON, 60, VM, started_at=minutes(47), boots=(Boot(minutes(0), minutes(45)),),
           boot="two"), Change()),
     ("its clock was put right", OPEN, seen(ON, 60, VM, started_at=minutes(50), boot="one"),
      Change()),
@@ -112,6 +114,40 @@ def test_a_state_that_this_cloud_does_not_bill_ends_the_stint() -> None:
     aws = Tariff(60.0, 1.0, frozenset({Power.RUNNING}))
     sight = seen(Power.STOPPING, since=minutes(50))
     assert reconcile(OPEN, sight, aws).end == Moment(minutes(50), CLOUD)
+
+
+def test_another_boot_is_no_start_where_the_cloud_tells_those() -> None:
+    tells = Tariff(60.0, 1.0, frozenset({Power.RUNNING}), tells_starts=True)
+    sight = seen(ON, 600, VM, started_at=minutes(590), boot="two")
+    assert reconcile(OPEN, sight, tells).start is None
+    assert reconcile(OPEN, sight, replace(tells, tells_starts=False)).start is not None
+
+
+def test_off_long_after_its_guard_would_have_stopped_it_it_was_started_again() -> None:
+    """Azure tells no starts: what lies between is an estimate until the machine tells its boots."""
+    before = replace(OPEN, lease_ends_at=minutes(60))
+    off_at = minutes(600)
+    sight = seen(OFF, 610, since=off_at)
+    again = Change(None, Moment(off_at, ESTIMATED), Moment(off_at, CLOUD))
+    assert reconcile(before, sight, AZURE) == again
+    assert reconcile(before, sight, replace(AZURE, tells_starts=True)).end == again.over
+    late = replace(before, lease_ends_at=minutes(597))
+    assert reconcile(late, sight, AZURE).end == again.over
+
+
+def test_a_start_that_was_seen_as_it_ended_again_is_another_stint() -> None:
+    aws = Tariff(60.0, 1.0, frozenset({Power.RUNNING}), tells_starts=True)
+    before = replace(OPEN, seen_at=minutes(91))
+    sight = seen(OFF, 92, started_at=minutes(90), since=minutes(91))
+    start, over = Moment(minutes(90), CLOUD), Moment(minutes(91), CLOUD)
+    assert reconcile(before, sight, aws) == Change(None, start, over)
+
+
+def test_a_boot_before_it_was_last_seen_on_does_not_end_it() -> None:
+    boots = (Boot(NOON, minutes(40), True),)
+    lost = ((NOON, minutes(200), minutes(500)),)
+    sight = seen(ON, 510, VM, started_at=minutes(500), boots=boots, boot="two")
+    assert reconcile(Before(opened_at=minutes(500), lost=lost), sight, AZURE).found == (None,)
 
 
 def stint(begin: float, end: float, **facts: object) -> Stint:

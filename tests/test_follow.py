@@ -110,7 +110,7 @@ def test_a_follower_that_died_is_followed_by_one_that_goes_on(vm: Vm) -> None:
     before = vm.wire.received_bytes
     vm.finish(link, mirror)
     assert mirror.log.read_bytes() == counted(lines)
-    assert vm.wire.received_bytes - before < len(counted(lines)) - half + 20_000
+    assert vm.wire.received_bytes - before < len(counted(lines)) - half + 40_000
 
 
 def test_two_followers_of_one_run_keep_one_true_log(vm: Vm) -> None:

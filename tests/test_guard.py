@@ -18,7 +18,7 @@ from remote.guard import Guard
 from remote.guardfolder import GuardFolder, Terms, this_moment
 from remote.guardrules import Act, Decision, begin
 from remote.presence import LiveRun
-from remote.protocol import Hello, HowKept, Keep, Kept, ListRuns, No
+from remote.protocol import Boot, Hello, HowKept, Keep, Kept, ListRuns, No
 from remote.runfolder import RunFolder
 from tests.faults.machine import (
     Machine,
@@ -218,21 +218,28 @@ def test_a_reboot_without_cron_or_systemd_is_made_good_by_the_next_connection(
     machine.let_go()
 
 
-def test_the_last_sign_before_a_reboot_is_told_to_whoever_connects(machine: Machine) -> None:
-    assert hello(machine).last_sign_s is None
+def test_the_boots_before_this_one_are_told_to_whoever_connects(machine: Machine) -> None:
+    assert hello(machine).boots == ()
     machine.keep_until_off(ends_in_s=500.0)
-    assert hello(machine).last_sign_s is None
+    assert hello(machine).boots == ()
     machine.switch_off()
     beat = machine.guard.read_beat()
     assert beat is not None
     machine.boot()
+    boot = Boot(beat.counted.wall_s, beat.counted.mono_s)
+    # A guard that does not come back after a crash says nothing by its silence.
+    fragile = machine.answer(Kept, HowKept()).fragile
+    told = () if fragile else (boot,)
     # The first brings the guard back, whose own signs of life do not hide it.
-    assert hello(machine).last_sign_s == beat.counted.wall_s
+    assert hello(machine).boots == told
     wait_until(lambda: machine.guard.read_beat() != beat, "its first sign of life")
-    assert hello(machine).last_sign_s == beat.counted.wall_s
+    assert hello(machine).boots == told
+    beat = machine.guard.read_beat()
+    assert beat is not None
+    assert beat.boots == (boot,)
     machine.let_go()
     # Let go, nobody knows how long it was on.
-    assert hello(machine).last_sign_s is None
+    assert hello(machine).boots == ()
 
 
 def hello(machine: Machine) -> Hello:

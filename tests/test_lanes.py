@@ -235,7 +235,8 @@ def test_small_files_go_over_several_connections(vm: Vm) -> None:
     tree = vm.run_folder().tree
     assert {path: (tree / path).read_bytes() for path in files} == files
     assert ["upload" in wire.calls for wire in vm.wire.others] == [True] * 3
-    assert sent_bytes(vm) < sum(map(len, files.values())) + 250 * len(files)
+    # Three more connections, each with its key exchange and login.
+    assert sent_bytes(vm) < sum(map(len, files.values())) + 250 * len(files) + 100_000
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])

@@ -35,13 +35,15 @@ shutil.copy(plain, folder / "mymodel.h5") if plain.exists() else None
 """
 # A model of each category that was never trained.
 MODELS = """\
-import importlib.util, os, sys
+import importlib.util, math, os, sys
 import keras
 for name in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location(name, f"{name}/grader.py")
     grader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(grader)
-    layers = [keras.layers.Flatten(), keras.layers.Dense(grader.OUTPUT_SHAPE[0])]
+    shape = grader.OUTPUT_SHAPE
+    layers = [keras.layers.Flatten(), keras.layers.Dense(math.prod(shape)),
+              keras.layers.Reshape(shape)]
     dtype = "int32" if name == "category4" else "float32"
     if dtype == "int32":
         layers = [keras.layers.Rescaling(0.001), *layers]

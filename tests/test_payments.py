@@ -15,7 +15,7 @@ from orchestrator.lifecycle import Clock
 from orchestrator.payments import Payments
 from orchestrator.spec import CloudSpec, Price, Remote
 from orchestrator.tell import Silence
-from remote.protocol import Hello
+from remote.protocol import Boot, Hello
 
 REMOTE = Remote(
     "k80",
@@ -31,24 +31,40 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-def hello(boot: str, at: datetime, up_s: float, last_sign_s: float | None = None) -> Hello:
+def hello(boot: str, at: datetime, up_s: float, boots: tuple[Boot, ...] = ()) -> Hello:
     return Hello(1, "3.8.0", "python3", "Linux", "me", "/s", boot, at.timestamp(), 0, 1, up_s,
-                 last_sign_s)  # fmt: skip
+                 boots)  # fmt: skip
+
+
+def at(now: datetime) -> Clock:
+    return Clock(lambda: now)
 
 
 def test_a_restart_behind_our_back_is_closed_by_the_guards_last_sign_at_any_contact(
     ledger: Ledger,
 ) -> None:
     now = datetime(2026, 8, 1, 12, tzinfo=UTC)
+    Payments(ledger, REMOTE, Silence(), at(now)).by_login(hello("one", now, 60.0), 0.0)
     later, off_at = now + timedelta(hours=3), now + timedelta(minutes=30)
-    times = [now]
-    payments = Payments(ledger, REMOTE, Silence(), Clock(now=lambda: times[-1]))
-    payments.by_login(hello("one", now, 60.0), 0.0)
-    times.append(later)
-    payments.by_login(hello("two", later, 600.0, off_at.timestamp()), 0.0)
+    gone = Boot(off_at.timestamp(), 1850.0, stopped=True)
+    again = Payments(ledger, REMOTE, Silence(), at(later))
+    again.by_login(hello("two", later, 600.0, (gone,)), 0.0)
     first, second = stints(ledger, "k80", later)
 
-    # A sign comes every quarter of a minute, and a boot takes a while.
-    margin = timedelta(seconds=60)
-    assert off_at <= first.ended_at <= off_at + margin
-    assert later - timedelta(seconds=600) - margin <= second.started_at <= later
+    assert first.ended_at == off_at + timedelta(minutes=1)
+    assert not first.is_estimated
+    assert second.started_at == later - timedelta(seconds=660)
+
+
+def test_a_clock_that_was_set_back_since_ends_nothing_too_early(ledger: Ledger) -> None:
+    now = datetime(2026, 8, 1, 12, tzinfo=UTC)
+    Payments(ledger, REMOTE, Silence(), at(now)).by_login(hello("one", now, 60.0), 0.0)
+    later = now + timedelta(hours=3)
+    # It was on for two hours, and by its clock it went off after one.
+    gone = Boot((now + timedelta(hours=1)).timestamp(), 7200.0, stopped=True)
+    again = Payments(ledger, REMOTE, Silence(), at(later))
+    again.by_login(hello("two", later, 600.0, (gone,)), 0.0)
+    first, _ = stints(ledger, "k80", later)
+
+    assert first.is_estimated
+    assert first.ended_at > now + timedelta(hours=2)

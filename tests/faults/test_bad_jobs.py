@@ -115,7 +115,7 @@ BAD = {
         f'import os\nos.mkdir("swarms/out")\nfor n in range({MANY}):\n'
         f'    open(f"swarms/out/{{{{n}}}}", "w").write(str(n % 100))\n' + SAVE,
         "succeeded",
-        f"swarms/out/{MANY - 1}",
+        "more that swarms-",
         {"outputs": ["swarms/mymodel.h5", "swarms/out"]},
     ),
 }
@@ -317,13 +317,14 @@ def test_a_job_that_floods_its_log_takes_memory_nowhere(vm: SshServer, tmp_path:
         while copied_bytes(laptop) < size_bytes and process.poll() is None:
             time.sleep(0.05)
         there = {pid: peak_bytes(pid) for pid in processes(scene.home, "python")}
+        # Not what the system counts of it: that begins with the size of the process it was forked of.
+        here = peak_bytes(process.pid)
         go.touch()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait(60)
     said = (tmp_path / "stderr").read_text()
     assert process.returncode == 0, said[-2000:]
     assert max(there.values()) < MEMORY_LIMIT_BYTES
-    assert usage.ru_maxrss * 1024 < MEMORY_LIMIT_BYTES
+    assert 0 < here < MEMORY_LIMIT_BYTES
     assert "MB by now, and all of it is copied to" in said
     assert said.count("floods │ xxx") == size_bytes // 1000
     assert scene.lies() == []

@@ -31,6 +31,8 @@ class Record:
 
     Attributes:
         ledger, meter: at the end.
+        guessed, guessed_meter: what of it the ledger calls an estimate, and what the meter has in
+            that time: nobody could know by then.
         unmarked_s: by how much the ledger was below the meter without saying so, at worst; in
             seconds of price.
         overrun_s: of a budget, likewise.
@@ -42,6 +44,8 @@ class Record:
     sessions: int = 0
     ledger: Fraction = Fraction(0)
     meter: Fraction = Fraction(0)
+    guessed: Fraction = Fraction(0)
+    guessed_meter: Fraction = Fraction(0)
     unmarked_s: float = 0.0
     overrun_s: float = 0.0
     left: int = 0
@@ -56,6 +60,8 @@ class Record:
         self.sessions += other.sessions
         self.ledger += other.ledger
         self.meter += other.meter
+        self.guessed += other.guessed
+        self.guessed_meter += other.guessed_meter
         self.unmarked_s = max(self.unmarked_s, other.unmarked_s)
         self.overrun_s = max(self.overrun_s, other.overrun_s)
         self.left += other.left
@@ -69,6 +75,29 @@ class Record:
     @property
     def ratio(self) -> float:
         return float(self.ledger / self.meter) if self.meter else 1.0
+
+    @property
+    def known(self) -> float:
+        """The ratio of what could be known."""
+        meter = self.meter - self.guessed_meter
+        return float((self.ledger - self.guessed) / meter) if meter else 1.0
+
+
+def guessed(
+    ledger: Ledger, remote: str, world: World, per_hour: Fraction
+) -> tuple[Fraction, Fraction]:
+    """What the ledger calls an estimate, and the meter from there until its next stint."""
+    now, counted = world.clock.now(), stints(ledger, remote, world.clock.now())
+    following = [stint.started_at for stint in counted[1:]] + [now]
+    amount, metered = Fraction(0), 0.0
+    for stint, next_at in zip(counted, following, strict=True):
+        if stint.is_estimated:
+            amount += Fraction(paid(stint, _ALWAYS).amount or Decimal(0))
+            for span in billed_spans(world.history, world.rules):
+                last = min(span.ended_at or now, next_at)
+                first = max(span.started_at, stint.started_at)
+                metered += max(0.0, (last - first).total_seconds())
+    return amount, per_hour * Fraction(metered) / 3600
 
 
 def said(ledger: Ledger, remote: str, now: datetime) -> tuple[Fraction, bool]:

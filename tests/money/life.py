@@ -24,7 +24,7 @@ from orchestrator.sessions import all_sessions
 from orchestrator.spec import CloudSpec, Price, Remote
 from tests.clouds.world import Shortage, State, World
 from tests.money.fronts import KINDS, Front
-from tests.money.judge import SLACK_S, Record, beyond_lease, overrun_s, said, under_s
+from tests.money.judge import SLACK_S, Record, beyond_lease, guessed, overrun_s, said, under_s
 from tests.money.laptop import Desk, Ear
 from tests.money.machine import Machine, Traits
 from tests.money.stage import Stage
@@ -156,10 +156,13 @@ class Life:
         with self._ledger() as ledger:
             amount, is_estimated = said(ledger, self.remote.name, self.stage.now())
             self._check_budgets(ledger)
+            guess = guessed(ledger, self.remote.name, self.world, Fraction(PER_HOUR))
         from tests.clouds.meter import bill
 
         self.record.ledger += amount
         self.record.meter += bill(self.world, Fraction(PER_HOUR))
+        self.record.guessed += guess[0]
+        self.record.guessed_meter += guess[1]
         self.record.estimated += is_estimated
 
     # What users do, and what happens to them.

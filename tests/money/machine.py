@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from remote.guardrules import TICK_S, Act, Count, Limits, Look, advance, begin, decide
-from remote.protocol import Hello, Keep, Kept, Stop
+from remote.protocol import Boot, Hello, Keep, Kept, Stop
 from tests.clouds.world import NoRoom, State, World, WrongState
 from tests.money.stage import START, Stage, seconds_of
 
@@ -45,7 +45,8 @@ class Disk:
     fragile: str = ""
     beat: tuple[int, Count, str, float | None] | None = None
     stops: list[Stop] = field(default_factory=list)
-    before_boot_s: float | None = None
+    boots: tuple[Boot, ...] = ()
+    noted: str = ""
 
 
 class Machine:
@@ -105,7 +106,7 @@ class Machine:
             self.act()
         up_s = max(0.01, self._stage.s - self._booted_s)
         return Hello(1, "3.8", "python3", "Linux", "me", "~/.trainshed", self._boot_id,
-                     self.wall_s, 10**11, 8, up_s, self.disk.before_boot_s)  # fmt: skip
+                     self.wall_s, 10**11, 8, up_s, self._told_boots())  # fmt: skip
 
     def work(self, lasts_s: float, needs_s: float) -> None:
         """A run begins."""
@@ -149,7 +150,8 @@ class Machine:
         return self.kept()
 
     def let_go(self) -> None:
-        self.disk.keep = self.disk.beat = self.disk.before_boot_s = None
+        self.disk.keep = self.disk.beat = None
+        self.disk.boots = ()
         self._guarded, self._guards_s, self._looks_s = 0, NEVER, NEVER
 
     def kept(self) -> Kept:
@@ -203,12 +205,26 @@ class Machine:
         self.away.append((from_s, at_s + self.traits.boot_s + _GUARD_STARTS_S))
         self._boots, self._booted_s = self.world.boots, at_s
         self.on_s = at_s
-        if self.disk.beat is not None:
-            self.disk.before_boot_s = self.disk.beat[1].wall_s
+        self._note_boot()
         self._busy_until_s = min(self._busy_until_s, self._stage.s)
         self._guarded, self._looks_s, self._guards_s = 0, NEVER, NEVER
         if self.disk.keep is not None and self.traits.comes_back:
             self._guards_s = at_s + self.traits.boot_s + _GUARD_STARTS_S
+
+    def _note_boot(self) -> None:
+        """Once of each boot that was guarded."""
+        disk = self.disk
+        if disk.beat is None or disk.beat[1].boot_id == disk.noted:
+            return
+        last = disk.beat[1]
+        booted_s = last.wall_s - last.mono_s
+        stopped = any(s.at_s >= booted_s and not s.trouble for s in disk.stops)
+        disk.boots = (*disk.boots, Boot(last.wall_s, last.mono_s, stopped))[-20:]
+        disk.noted = last.boot_id
+
+    def _told_boots(self) -> tuple[Boot, ...]:
+        comes_back = self.disk.keep is not None and not self.disk.fragile
+        return tuple(boot for boot in self.disk.boots if boot.stopped or comes_back)
 
     def _touch(self) -> None:
         self._is_touched = True

@@ -44,6 +44,8 @@ class Found:
         whole = self.whole
         if abs(whole.ratio - 1) > 0.01:
             yield f"the ledger is {whole.ratio:.4f} of the meter"
+        if abs(whole.known - 1) > 0.01:
+            yield f"the ledger is {whole.known:.4f} of the meter in what could be known"
         if whole.unmarked_s > _NOTHING_S:
             yield f"it was {whole.unmarked_s:.1f} s of price below the meter and did not say so"
         if whole.overrun_s > SLACK_S:
@@ -70,14 +72,16 @@ def simulate(sessions: int, seed: int, each: int = _SESSIONS_EACH) -> Found:
 def table(found: Found) -> str:
     """For people, in Markdown."""
     lines = [
-        "| provider | sessions | ledger | meter | ratio | reports | unmarked below | budget overrun"
-        " | beyond lease | warned |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| provider | sessions | ledger | meter | ratio | known | unknowable (meter)"
+        " | reports | unmarked below | budget overrun | beyond lease | warned |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, record in (*found.by_provider.items(), ("all", found.whole)):
         lines.append(
             f"| {name} | {record.sessions} | {float(record.ledger):.2f} | {float(record.meter):.2f}"
-            f" | {record.ratio:.4f} | {record.contacts} | {max(0.0, record.unmarked_s):.1f} s"
+            f" | {record.ratio:.4f} | {record.known:.4f} | {float(record.guessed):.2f}"
+            f" ({float(record.guessed_meter):.2f}) | {record.contacts}"
+            f" | {max(0.0, record.unmarked_s):.1f} s"
             f" | {max(0.0, record.overrun_s):.1f} s | {record.left}"
             f" | {record.given} of {record.needed} |"
         )
@@ -96,6 +100,9 @@ def plain(found: Found) -> dict[str, object]:
                 "ledger": round(float(record.ledger), 6),
                 "meter": round(float(record.meter), 6),
                 "ratio": round(record.ratio, 6),
+                "known_ratio": round(record.known, 6),
+                "unknowable": round(float(record.guessed), 6),
+                "unknowable_meter": round(float(record.guessed_meter), 6),
                 "reports": record.contacts,
                 "unmarked_below_s": round(max(0.0, record.unmarked_s), 3),
                 "budget_overrun_s": round(max(0.0, record.overrun_s), 3),
@@ -127,7 +134,9 @@ def main(arguments: Sequence[str]) -> int:
         head = (
             f"# The ledger against the clouds' bills\n\n`make money`, seed {asked.seed}, {date}: "
             "machines with their users and all that goes wrong, by the rules of each cloud, with a "
-            "moved clock. Seconds are of price.\n\n"
+            "moved clock. Seconds are of price. `unknowable` is what the ledger itself calls an "
+            "estimate at the end, with what the meter has in that time; `known` is the ratio of "
+            "all the rest.\n\n"
         )
         asked.write.write_text(f"{head}{table(found)}\n", encoding="utf-8")
         figures = {"date": date, **plain(found)}
