@@ -317,7 +317,7 @@ def test_a_job_that_floods_its_log_takes_memory_nowhere(vm: SshServer, tmp_path:
         while copied_bytes(laptop) < size_bytes and process.poll() is None:
             time.sleep(0.05)
         there = {pid: peak_bytes(pid) for pid in processes(scene.home, "python")}
-        # Not what the system counts of it: that begins with the size of the process it was forked of.
+        # Not what the system counts of it: that begins with what it was forked of.
         here = peak_bytes(process.pid)
         go.touch()
         process.wait(60)
