@@ -108,6 +108,7 @@ class Account:
             closed_at=ends[-1].ended_at if ends else None,
             seen_at=last.at if last else None,
             seen_on_at=seen.at if seen else None,
+            seen_off_at=last.at if last and Power(last.power).is_down else None,
             seen_starting_at=last.at if last and last.power == Power.STARTING else None,
             lease_ends_at=lease_ends_at,
             was_halted=last is not None and last.power == Power.STOPPED_BILLED,

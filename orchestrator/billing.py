@@ -88,6 +88,7 @@ class Before:
         closed_at: the end of the last one that is closed.
         seen_at: when it was last seen, on or off.
         seen_on_at: when it was last seen on, before the boot or start that is told of now.
+        seen_off_at: when it was last seen, if it was off then and free.
         seen_starting_at: when it was last seen, if it was starting then.
         lease_ends_at: when its guard would have stopped it; None where nobody says.
         was_halted: whether it was off then, and paid for.
@@ -100,6 +101,7 @@ class Before:
     closed_at: datetime | None = None
     seen_at: datetime | None = None
     seen_on_at: datetime | None = None
+    seen_off_at: datetime | None = None
     seen_starting_at: datetime | None = None
     lease_ends_at: datetime | None = None
     was_halted: bool = False
@@ -214,6 +216,14 @@ def _end(on_at: datetime, sight: Sight) -> Moment | None:
 
 def _restart(before: Before, opened_at: datetime, sight: Sight, tariff: Tariff) -> Moment | None:
     """The later start that this sight tells of."""
+    if before.seen_off_at is not None and before.seen_off_at >= opened_at:
+        # It was off between, whatever the times that are told.
+        began = _began(before, sight, tariff)
+        if began is None:
+            return Moment(sight.at, Provenance.ESTIMATED, sight.reason)
+        if began < before.seen_off_at:
+            return Moment(before.seen_off_at, Provenance.ESTIMATED, sight.reason)
+        return Moment(began, sight.source, sight.reason)
     start = sight.started_at
     if start is None or start <= opened_at + _SAME_START or before.was_halted:
         return None

@@ -175,7 +175,8 @@ class Desk:
         from orchestrator.sessions import all_sessions, tally
 
         now = datetime.now(UTC)
-        begun = (session for session in all_sessions(self.ledger) if session.ended_at is None)
+        # An exam without a remote is a session of no machine.
+        begun = (s for s in all_sessions(self.ledger) if s.ended_at is None and s.remote)
         return [tally(self.ledger, session, now) for session in begun]
 
     def show_log(self, mirror: Mirror, *, follow: bool, tail: int | None = None) -> None:

@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Self
 
 from orchestrator.errors import TrainshedError
+from orchestrator.exambook import hides_metrics
 from orchestrator.grade import Abandoned, Grading
 from orchestrator.ledger import Ledger
 from orchestrator.spec import Job, Workspace
@@ -69,7 +70,8 @@ class Examiner:
                 while (wanted := self._queue.get()) is not None:
                     for verdict in exam.grade([wanted], self._tell, self._grading):
                         self.verdicts.append(verdict)
-                        self._tell.step(_told(verdict, exam.earlier_maker(*wanted)))
+                        shown = verdict.hidden if hides_metrics(exam.workspace.root) else verdict
+                        self._tell.step(_told(shown, exam.earlier_maker(*wanted)))
         except (Abandoned, TrainshedError, OSError):
             # Who settles grades what has no verdict, and tells what is in the way.
             pass
@@ -80,7 +82,9 @@ def _told(verdict: Verdict, maker: str | None) -> str:
     maker: the run that made the model, where it was not the category's last.
     """
     if verdict.outcome is Outcome.GRADED:
-        worth = f"{verdict.points} of 5 points, {verdict.metric} {verdict.value:.4g}"
+        worth = f"{verdict.points} of 5 points"
+        if verdict.value is not None:
+            worth += f", {verdict.metric} {verdict.value:.4g}"
     else:
         worth = f"{verdict.outcome.value}: {verdict.reason}"
     return f"graded {f'the model of {maker}' if maker else verdict.category}: {worth}"

@@ -15,6 +15,7 @@ from orchestrator.console import Console
 from orchestrator.cost import format_money
 from orchestrator.errors import (
     CloudError,
+    ConfigError,
     ConnectError,
     ConnectionLost,
     Forbidden,
@@ -132,7 +133,13 @@ class PayDesk:
 
     @classmethod
     def here(cls, console: Console, accept: str = "") -> Self:
-        return cls(workspace_here(), console, accept)
+        """Also where train.yaml is wrong: a mistake in a job keeps no machine on."""
+        try:
+            workspace = workspace_here()
+        except ConfigError as error:
+            console.warn(f"{error}; only the remotes of {remotes_file()} are known here")
+            workspace = None
+        return cls(workspace, console, accept)
 
     def __enter__(self) -> Self:
         return self
@@ -305,8 +312,8 @@ class PayDesk:
                 self.console.step(f"session {session.name} on {remote.name}")
             elif terms.are_said:
                 self.console.warn(
-                    f"session {session.name} goes on by its own terms, what was said now counts "
-                    f"not; for others: train session stop {remote.name}, then the same again"
+                    f"session {session.name} goes on by its own terms, what was said now does "
+                    f"not count; for others: train session stop {remote.name}, then the same again"
                 )
             on_s = kept.on_s if kept.session == session.id else 0.0
             self._guard(link, payments, session, on_s)

@@ -139,7 +139,11 @@ def test_a_whole_exam_from_the_briefs_to_the_verdict(sat: Sat) -> None:
     )  # fmt: skip
 
     # One command trains all five; what it shows has points, and no metric.
-    ran = laptop.json("run", *CATEGORIES[:4], "--remote", "vm")
+    done = laptop.ok("run", *CATEGORIES[:4], "--remote", "vm", "--json")
+    ran = json.loads(done.stdout)
+    told = [line for line in done.stderr.splitlines() if "graded category" in line]
+    assert len(told) == 4
+    assert all(line.endswith(" of 5 points") for line in told), told
     assert len(ran["verdicts"]) == 4, ran
     assert {verdict["outcome"] for verdict in ran["verdicts"]} == {"graded"}
     assert {verdict["metric"] for verdict in ran["verdicts"]} == {""}

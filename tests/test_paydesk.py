@@ -278,3 +278,26 @@ def test_a_machine_whose_session_goes_on_stays_on_after_a_run(rented: Rented) ->
     rented.laptop.ok("up", "k80", "--hours", "1", "--budget", "5")
     rented.laptop.ok("a", "--remote", "k80")
     assert rented.power == "running"
+
+
+def test_a_machine_that_went_off_by_itself_has_cost_what_it_was_seen_on(rented: Rented) -> None:
+    for _ in range(2):
+        rented.laptop.ok("up", "k80", "--idle", "1m")
+        rented.laptop.ok("a", "--remote", "k80")
+        rented.power = "stopped-free"
+        rented.laptop.ok("session", "status")
+        session = rented.laptop.json("session", "list")[-1]
+        assert session["paid_s"] > 0
+        assert session["estimated"]
+        rented.laptop.ok("down", "k80")
+    for session in rented.laptop.json("session", "list"):
+        assert session["paid_s"] > 0
+
+
+def test_a_mistake_in_train_yaml_keeps_no_machine_on(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80")
+    with (rented.laptop.root / "train.yaml").open("a") as file:
+        file.write("  broken: {}\n")
+    down = rented.laptop.ok("down", "k80")
+    assert rented.power == "stopped-free"
+    assert "jobs.broken" in down.stderr
