@@ -24,7 +24,12 @@ _WAIT = "30m"
 def terms_options(command: _Command) -> _Command:
     """What may be said of a session where one is opened."""
     for option in (
-        click.option("--allow-unknown-price", "any_price", is_flag=True, hidden=True),
+        click.option(
+            "--allow-unknown-price",
+            "any_price",
+            is_flag=True,
+            help="Even if a budget binds nothing.",
+        ),
         click.option(
             "--idle", metavar="20m", default="", help="Stop it after so long without work."
         ),
