@@ -131,7 +131,7 @@ class Account:
 
     def _open(self) -> StintFact | None:
         """The last one, if it has no end."""
-        stint = next(reversed(self._ledger.stints(self._remote.name)), None)
+        stint = self._ledger.last_stint(self._remote.name)
         return None if stint is None or stint.id in self._closed() else stint
 
     def _lost(self) -> list[tuple[StintFact, datetime]]:

@@ -32,7 +32,7 @@ def past_end(ledger: Ledger, remote: Remote, now: datetime) -> str:
     session = open_session(ledger, remote.name)
     if session is None:
         return ""
-    if session.ends_at is not None and session.ends_at <= now:
+    if session.is_past_end(now):
         return "the session's end"
     used_up = next((b for b in budgets(ledger, remote, now) if b.left <= 0), None)
     return f"the budget's end ({used_up})" if used_up else ""

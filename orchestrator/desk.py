@@ -29,17 +29,16 @@ from orchestrator.ledger import Ledger
 from orchestrator.logs import show_all, show_copy, show_end
 from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, readable
 from orchestrator.shelf import Shelf
-from orchestrator.spec import Job, Remote, Workspace
+from orchestrator.spec import Job, Limits, Remote, Workspace
 from orchestrator.status import StatusRow, status_rows, why_unasked
 from orchestrator.tell import Silence
 from orchestrator.verdict import Outcome
-from remote.protocol import Cancel, Done
+from remote.protocol import Cancel, Done, Hello
 from remote.runfolder import State
 
 if TYPE_CHECKING:
     from orchestrator.asking import Asking
     from orchestrator.link import Call, Link
-    from orchestrator.meeting import Met
     from orchestrator.plan import Order
     from orchestrator.reach import HeadStart
     from orchestrator.roundtrip import RoundTrip
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from orchestrator.settling import Result
     from orchestrator.standing import Standing
 
-_OPEN_SESSION = "SELECT 1 FROM session WHERE id NOT IN (SELECT session_id FROM session_end) LIMIT 1"
 # How many runs `train status` shows without --all, besides those that go on.
 _RECENT = 10
 # How much of what a run wrote is shown again to who attaches to it.
@@ -79,7 +77,7 @@ class Desk:
         self.ledger = Ledger.open(ledger_file())
         self._mirrors = Mirrors(workspace.state)
         self._begun = begun
-        self._met: dict[str, Met] = {}
+        self._met: dict[str, tuple[Remote, Hello, float]] = {}
 
     @cached_property
     def trip(self) -> RoundTrip:
@@ -104,7 +102,6 @@ class Desk:
             self.ledger.close()
 
     def link(self, remote: Remote, ahead: Iterable[Call] = ()) -> Link:
-        from orchestrator.meeting import Met
         from orchestrator.reach import open_link
 
         self.console.doing(f"connecting to {remote.name}")
@@ -112,19 +109,20 @@ class Desk:
         begun, self._begun = self._begun, None
         link = open_link(remote, asker, self._accept, ahead, begun)
         # A status asks many at once, and only the main thread has the ledger.
-        self._met[remote.name] = Met(remote, link.hello, link.clock_off_s)
+        self._met[remote.name] = (remote, link.hello, link.clock_off_s)
         return link
 
     def _keep_account(self) -> None:
         """Of the machines that were met: that they are on, and which of them for nothing."""
-        from orchestrator.meeting import keep_account
+        from orchestrator.meeting import Met, keep_account
 
         busy = {
             self.ledger.remote_of(mirror.run_id)
             for mirror in self._mirrors.unsettled()
             if not (mirror.ended or mirror.is_known_unsent)
         }
-        keep_account(self.ledger, self._met.values(), busy, self.console)
+        met = [Met(*each) for each in self._met.values()]
+        keep_account(self.ledger, met, busy, self.console)
 
     def find_run(self, text: str) -> Mirror:
         """A run by id, by the beginning of one, or a category's last."""
@@ -136,6 +134,9 @@ class Desk:
         Raises:
             Forbidden: the session is over, or what is to be run does not fit into a budget.
         """
+        # Most have neither, and wait for nothing.
+        if order.remote.budget == Limits() and not self.ledger.open_sessions(order.remote.name):
+            return
         from orchestrator.fitting import fit
 
         for warning in fit(self.ledger, order):
@@ -170,14 +171,14 @@ class Desk:
 
     def open_sessions(self) -> list[Tally]:
         """Those that go on and what each came to by now, as far as this laptop knows."""
-        if not self.ledger.query(_OPEN_SESSION):
+        # An exam without a remote is a session of no machine.
+        begun = [fact for fact in self.ledger.open_sessions() if fact.remote]
+        if not begun:
             return []
-        from orchestrator.sessions import all_sessions, tally
+        from orchestrator.sessions import session_of, tally
 
         now = datetime.now(UTC)
-        # An exam without a remote is a session of no machine.
-        begun = (s for s in all_sessions(self.ledger) if s.ended_at is None and s.remote)
-        return [tally(self.ledger, session, now) for session in begun]
+        return [tally(self.ledger, session_of(self.ledger, fact.id), now) for fact in begun]
 
     def show_log(self, mirror: Mirror, *, follow: bool, tail: int | None = None) -> None:
         """The copy first, then what the VM has beyond it.

@@ -22,7 +22,7 @@ from orchestrator.money import priced_runs
 from orchestrator.pastcode import PastCode
 from orchestrator.paydesk import PayDesk
 from orchestrator.power import Provenance
-from orchestrator.sessions import Tally, all_sessions, end, tally
+from orchestrator.sessions import Tally, end, session_of, tally
 from orchestrator.snapshot import take_snapshot
 from orchestrator.spec import Job
 from orchestrator.tell import Silence, Teller
@@ -205,7 +205,7 @@ class ExamDesk:
         return code.digest
 
     def _close_session(self, at: datetime) -> None:
-        session = next(s for s in all_sessions(self._ledger) if s.id == self.exam.session_id)
+        session = session_of(self._ledger, self.exam.session_id)
         if session.ended_at is not None:
             return
         if session.remote:
@@ -222,7 +222,7 @@ class ExamDesk:
         attempts = self.book.attempts(self.exam)
         runs = self._runs()
         until = self.ended.at if self.ended else self._now().at
-        session = next(s for s in all_sessions(self._ledger) if s.id == self.exam.session_id)
+        session = session_of(self._ledger, self.exam.session_id)
         passed_s = min(reading.passed_s, self.exam.lasts_s)
         report = ExamReport(
             exam=self.exam,

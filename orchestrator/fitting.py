@@ -8,7 +8,7 @@ from orchestrator.errors import Forbidden
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Order
 from orchestrator.purse import check, estimate_s
-from orchestrator.sessions import budgets, open_session
+from orchestrator.sessions import budgets, open_session, per_hour_on
 from orchestrator.spec import Remote
 
 _LASTED = """
@@ -34,9 +34,7 @@ def fit(ledger: Ledger, order: Order) -> list[str]:
     bounds = budgets(ledger, remote, now)
     if not bounds:
         return []
-    stints = ledger.stints(remote.name)
-    price = remote.price.per_hour if remote.price else None
-    per_hour = price or (stints[-1].price_per_hour if stints else None)
+    per_hour = per_hour_on(ledger, remote)
     if per_hour is None:
         return [f"the price of {remote.name} is unknown: its budget binds nothing"]
     estimates = [

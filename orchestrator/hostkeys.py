@@ -213,8 +213,8 @@ def _changed(
     )
 
 
-def replace(file: Path, name: str, key: HostKey) -> None:
-    """Put a host's key in the place of all that the file has known for it; @-lines stay.
+def replace(file: Path, name: str, *keys: HostKey) -> None:
+    """Put a host's keys in the place of all that the file has known for it; @-lines stay.
 
     A line that names other hosts too goes as a whole: they are asked about again. After a crash
     the file is the old or the new one.
@@ -228,7 +228,7 @@ def replace(file: Path, name: str, key: HostKey) -> None:
         before = kept if kept.endswith(b"\n") or not kept else kept + b"\n"
         # A link, as dotfiles often are, stays a link.
         target = Path(os.path.realpath(file))
-        replace_file(target, before + _line(name, key))
+        replace_file(target, before + b"".join(_line(name, key) for key in keys))
         target.chmod(0o600)
 
 
@@ -247,13 +247,7 @@ def carry_over(file: Path, old: str, new: str, elsewhere: Iterable[Path] = ()) -
     keys = [known.key for known in known_keys(old, (file, *elsewhere)) if not known.marker]
     if not keys:
         return False
-    with alone(_lock(file)):
-        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
-        kept = b"".join(line for line in lines if not _is_plain(line, new))
-        before = kept if kept.endswith(b"\n") or not kept else kept + b"\n"
-        target = Path(os.path.realpath(file))
-        replace_file(target, before + b"".join(_line(new, key) for key in dict.fromkeys(keys)))
-        target.chmod(0o600)
+    replace(file, new, *dict.fromkeys(keys))
     return True
 
 

@@ -487,6 +487,18 @@ class Ledger:
             SessionFact, "remote = ifnull(?, remote) ORDER BY started_at, rowid", remote
         )
 
+    def session(self, session_id: str) -> SessionFact | None:
+        return next(iter(self._select(SessionFact, "id = ?", session_id)), None)
+
+    def open_sessions(self, remote: str | None = None) -> tuple[SessionFact, ...]:
+        """Those without an end, by their start."""
+        return self._select(
+            SessionFact,
+            "remote = ifnull(?, remote) AND id NOT IN (SELECT session_id FROM session_end)"
+            " ORDER BY started_at, rowid",
+            remote,
+        )
+
     def session_end(self, session_id: str) -> SessionEnd | None:
         """None while it goes on."""
         return next(iter(self._select(SessionEnd, "session_id = ?", session_id)), None)
@@ -499,6 +511,10 @@ class Ledger:
         return self._select(
             StintFact, "remote = ifnull(?, remote) ORDER BY started_at, rowid", remote
         )
+
+    def last_stint(self, remote: str) -> StintFact | None:
+        where = "remote = ? ORDER BY started_at DESC, rowid DESC LIMIT 1"
+        return next(iter(self._select(StintFact, where, remote)), None)
 
     def stint_ends(self, remote: str | None = None) -> tuple[StintEnd, ...]:
         return self._select(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from orchestrator.cost import format_money
 from orchestrator.ledger import Ledger
 from orchestrator.payments import Payments
-from orchestrator.sessions import open_session
+from orchestrator.purse import hourly
 from orchestrator.spec import Remote
 from orchestrator.tell import Teller
 from remote.protocol import Hello
@@ -33,19 +32,15 @@ def keep_account(ledger: Ledger, met: Iterable[Met], busy: Collection[str], tell
         remote = machine.remote
         payments = Payments(ledger, remote, tell)
         # Where no cloud is asked, what lies in a session is counted.
-        if payments.provider is not None or open_session(ledger, remote.name) is not None:
+        if payments.provider is not None or ledger.open_sessions(remote.name):
             payments.by_login(machine.hello, machine.clock_off_s)
         if remote.name not in busy and (remote.cloud is not None or remote.price is not None):
-            tell.warn(f"{remote.name} is on and idle{_price(remote)}; {_way_out(remote)}")
-
-
-def _price(remote: Remote) -> str:
-    if remote.price is None:
-        return ", at an unknown price"
-    return f", at {format_money(remote.price.per_hour, remote.price.currency)} an hour"
+            tell.warn(
+                f"{remote.name} is on and idle, at {hourly(remote.price)}; {_way_out(remote)}"
+            )
 
 
 def _way_out(remote: Remote) -> str:
-    if remote.cloud is not None and remote.cloud.provider != "none":
+    if remote.is_rented:
         return f"to end that: train down {remote.name}"
     return "to end that, stop it where you rented it"

@@ -43,14 +43,13 @@ def _stop_if_over(workspace: Workspace, name: str, accept: str) -> None:
     from orchestrator.config import find_remote
     from orchestrator.home import ledger_file
     from orchestrator.ledger import Ledger
-    from orchestrator.sessions import open_session
 
     with Ledger.open(ledger_file()) as ledger:
-        if open_session(ledger, name) is None:
+        if not ledger.open_sessions(name):
             return
         remote = find_remote(workspace, name)
         why = past_end(ledger, remote, datetime.now(UTC))
-    if not why or remote.cloud is None or remote.cloud.provider == "none":
+    if not why or not remote.is_rented:
         return
     from orchestrator.console import Console
     from orchestrator.paydesk import PayDesk

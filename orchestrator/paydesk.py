@@ -12,7 +12,6 @@ from typing import Self
 
 from orchestrator.config import find_remote, known_remotes, workspace_here
 from orchestrator.console import Console
-from orchestrator.cost import format_money
 from orchestrator.errors import (
     CloudError,
     ConfigError,
@@ -31,7 +30,7 @@ from orchestrator.link import Link
 from orchestrator.machines import open_runs
 from orchestrator.payments import Payments
 from orchestrator.power import Machine, Power, Provenance, Provider, Quote
-from orchestrator.purse import Budget, check, paid_s
+from orchestrator.purse import Budget, check, hourly, paid_s
 from orchestrator.reach import open_link
 from orchestrator.remotes import change_remote
 from orchestrator.sessions import (
@@ -42,9 +41,12 @@ from orchestrator.sessions import (
     budgets,
     end,
     open_session,
+    per_hour_on,
+    session_of,
     tally,
 )
 from orchestrator.spec import Remote, Workspace
+from orchestrator.sshconfig import known_as
 from remote.protocol import Done, HowKept, Keep, Kept, LetGo
 
 _USERS_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"),)
@@ -196,10 +198,7 @@ class PayDesk:
             # Where the cloud does not say since when, it is since now.
             payments.close(self._clock.now(), Provenance.CLOUD, "stopped by train down")
         self.console.step(f"{name} is {machine.power}, by the cloud's word")
-        if session is None:
-            return None
-        end(self.ledger, session, machine.since or self._clock.now(), Provenance.CLOUD)
-        return self._tally(session)
+        return None if session is None else self._off(session, machine)
 
     def finish(self, name: str) -> Tally:
         """End the session; the machine goes on."""
@@ -209,19 +208,23 @@ class PayDesk:
             raise UsageError(f"no session is open on {name}", fix="train session list")
         payments = self._payments(remote)
         machine = self._describe(payments, payments.provider) if payments.provider else None
-        now = self._clock.now()
         if machine is not None and machine.power.is_down:
-            end(self.ledger, session, machine.since or now, Provenance.CLOUD)
             self.console.step(f"{name} is {machine.power}, by the cloud's word")
-            return self._tally(session)
+            return self._off(session, machine)
+        now = self._clock.now()
         self._let_go(remote, session)
         if payments.provider is None:
             # Nobody else will say when it goes off.
             payments.close(now, Provenance.VM, "the session ended")
         end(self.ledger, session, now, Provenance.VM)
-        price = _price_text(remote)
+        price = hourly(remote.price)
         how = f"train down {name}" if payments.provider else "stop it where you rented it"
         self.console.warn(f"{name} is on, and costs {price}; to end that: {how}")
+        return self._tally(session)
+
+    def _off(self, session: Session, machine: Machine) -> Tally:
+        """What a session came to that ends because its machine is off."""
+        end(self.ledger, session, machine.since or self._clock.now(), Provenance.CLOUD)
         return self._tally(session)
 
     def look(self, name: str) -> list[Seen]:
@@ -242,7 +245,7 @@ class PayDesk:
     def _priced(self, remote: Remote, *, refresh: bool) -> Priced:
         payments = self._payments(remote)
         if not refresh:
-            last = next(reversed(self.ledger.stints(remote.name)), None)
+            last = self.ledger.last_stint(remote.name)
             return Priced(remote, payments.known_quote() or _frozen(last))
         if payments.provider is None:
             return Priced(remote, payments.known_quote())
@@ -328,7 +331,7 @@ class PayDesk:
             raise
         except TrainshedError:
             self.console.warn(
-                f"nothing stops {remote.name}: it may be on, and cost {_price_text(remote)}; try "
+                f"nothing stops {remote.name}: it may be on, and cost {hourly(remote.price)}; try "
                 f"again, or: train down {remote.name}"
             )
             raise
@@ -346,11 +349,11 @@ class PayDesk:
         if kept.trouble:
             self.console.warn(
                 f"{name} CANNOT STOP ITSELF: {kept.trouble}; its runs end with the session, but it "
-                f"costs {_price_text(remote)} until: train down {name}"
+                f"costs {hourly(remote.price)} until: train down {name}"
             )
         elif keep.ends_in_s is None and keep.paid_s is None and keep.idle_s is None:
             self.console.warn(
-                f"nothing ends this session by itself: {name} costs {_price_text(remote)} until: "
+                f"nothing ends this session by itself: {name} costs {hourly(remote.price)} until: "
                 f"train down {name}"
             )
         elif kept.fragile:
@@ -358,7 +361,7 @@ class PayDesk:
 
     def _keep(self, payments: Payments, session: Session, on_s: float) -> Keep:
         now, remote, provider = self._clock.now(), payments.remote, payments.provider
-        per_hour = self._per_hour(remote)
+        per_hour = per_hour_on(self.ledger, remote)
         bounds = budgets(self.ledger, remote, now)
         ends_in = (session.ends_at - now).total_seconds() if session.ends_at else None
         try:
@@ -399,12 +402,6 @@ class PayDesk:
             )
         check(budgets(self.ledger, remote, now), (), quote.per_hour)
 
-    def _per_hour(self, remote: Remote) -> Decimal | None:
-        if remote.price is not None:
-            return remote.price.per_hour
-        facts = self.ledger.stints(remote.name)
-        return facts[-1].price_per_hour if facts else None
-
     def _let_go(self, remote: Remote, session: Session | None) -> None:
         if session is None:
             return
@@ -436,18 +433,20 @@ class PayDesk:
             return remote
         own, port = config_folder() / "known_hosts", remote.port
         elsewhere = [file.expanduser() for file in _USERS_KNOWN_HOSTS]
-        carry_over(own, _known_as(remote.host, port), _known_as(machine.address, port), elsewhere)
+        carry_over(own, known_as(remote.host, port), known_as(machine.address, port), elsewhere)
         moved = replace(remote, host=machine.address)
         with suppress(UsageError):
             change_remote(
                 remotes_file(), remote.name, lambda known: replace(known, host=machine.address)
             )
         self.console.step(f"{remote.name} has a new address: {machine.address}")
-        now = find_remote(workspace_here(), remote.name)
-        if now.host != machine.address:
-            self.console.warn(
-                f"train.yaml says that {remote.name} is at {now.host}; it is at {machine.address}"
-            )
+        if self._workspace is not None:
+            now = find_remote(workspace_here(), remote.name)
+            if now.host != machine.address:
+                self.console.warn(
+                    f"train.yaml says that {remote.name} is at {now.host}; it is at "
+                    f"{machine.address}"
+                )
         return moved
 
     def _link(self, remote: Remote) -> Link:
@@ -457,14 +456,15 @@ class PayDesk:
     def _open_session(self, name: str) -> Session | None:
         """The one that goes on there; one whose hard end has passed is over."""
         session = open_session(self.ledger, name)
-        if session is None or session.ends_at is None or session.ends_at > self._clock.now():
+        if session is None or session.ends_at is None:
+            return session
+        if not session.is_past_end(self._clock.now()):
             return session
         end(self.ledger, session, session.ends_at, Provenance.VM)
         return None
 
     def _tally(self, session: Session) -> Tally:
-        known = next(s for s in all_sessions(self.ledger, session.remote) if s.id == session.id)
-        return tally(self.ledger, known, self._clock.now())
+        return tally(self.ledger, session_of(self.ledger, session.id), self._clock.now())
 
 
 def _left_s(
@@ -509,7 +509,7 @@ def _warn_of_other(console: Console, remote: Remote, quote: Quote) -> None:
     assert remote.price is not None
     if (quote.per_hour, quote.currency) != (remote.price.per_hour, remote.price.currency):
         console.warn(
-            f"{remote.name} is {_price_text(remote)} by your word, which counts; for the other: "
+            f"{remote.name} is {hourly(remote.price)} by your word, which counts; for the other: "
             f"train remote set {remote.name} --price {quote.per_hour:f} --currency {quote.currency}"
         )
 
@@ -520,13 +520,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _known_as(host: str, port: int | None) -> str:
-    return host if port in (None, 22) else f"[{host}]:{port}"
-
-
-def _price_text(remote: Remote) -> str:
-    if remote.price is None:
-        return "an unknown price"
-    return f"{format_money(remote.price.per_hour, remote.price.currency)} an hour"

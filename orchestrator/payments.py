@@ -31,7 +31,7 @@ class Payments:
         self, ledger: Ledger, remote: Remote, tell: Teller, clock: Clock | None = None
     ) -> None:
         provider = open_provider(remote)
-        if remote.cloud is not None and remote.cloud.provider == "none":
+        if not remote.is_rented:
             provider = None
         self.remote = remote
         self.provider: Provider | None = provider

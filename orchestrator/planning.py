@@ -14,7 +14,6 @@ from orchestrator.ledger import Ledger, RunFact
 from orchestrator.mirror import LOST, Mirror, Mirrors, readable
 from orchestrator.plan import Order, make_request, make_run_id, same_work
 from orchestrator.rebuild import keep_beside
-from orchestrator.sessions import open_session
 from orchestrator.snapshot import Snapshot
 from orchestrator.spec import Job, Price, Remote
 from orchestrator.tell import Teller
@@ -106,7 +105,7 @@ class Planning:
     def _run_fact(self, mirror: Mirror, order: Order) -> RunFact:
         request = mirror.request
         price, source = self._price(order.remote)
-        session = open_session(self._ledger, order.remote.name)
+        session = next(reversed(self._ledger.open_sessions(order.remote.name)), None)
         return RunFact(
             run_id=mirror.run_id,
             workspace=str(order.workspace.root),

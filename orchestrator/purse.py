@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from statistics import median
 
 from orchestrator.cost import format_duration, format_money
 from orchestrator.errors import Forbidden
+from orchestrator.spec import Price
 
 # From here on the user is told at each run.
 WARN_AT = Decimal("0.8")
@@ -37,12 +37,22 @@ class Budget:
         return f"{self.what}: {spent} of {format_money(self.limit, self.currency)}"
 
 
+def hourly(price: Price | None) -> str:
+    """In words, after `costs` or `at`."""
+    if price is None:
+        return "an unknown price"
+    return f"{format_money(price.per_hour, price.currency)} an hour"
+
+
 def estimate_s(limit_s: float | None, lasted_s: Sequence[float]) -> float | None:
     """How long a run will take: as its category's last ones did, at most its time limit.
 
     Args:
         lasted_s: of earlier runs of the category on that machine, the last one last.
     """
+    # Where no budget is, nobody waits for this import.
+    from statistics import median
+
     usual = median(lasted_s[-5:]) if lasted_s else None
     known = [seconds for seconds in (limit_s, usual) if seconds is not None]
     return min(known) if known else None

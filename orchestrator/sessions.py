@@ -37,6 +37,9 @@ class Session:
     currency: str
     idle_s: float | None
 
+    def is_past_end(self, now: datetime) -> bool:
+        return self.ends_at is not None and self.ends_at <= now
+
     def window(self, now: datetime) -> tuple[datetime, datetime]:
         return self.started_at, max(self.started_at, self.ended_at or now)
 
@@ -66,18 +69,24 @@ class Tally:
 
 def open_session(ledger: Ledger, remote: str) -> Session | None:
     """The one that goes on there."""
-    return next((s for s in reversed(all_sessions(ledger, remote)) if s.ended_at is None), None)
+    fact = next(reversed(ledger.open_sessions(remote)), None)
+    return None if fact is None else _session(ledger, fact)
 
 
 def all_sessions(ledger: Ledger, remote: str | None = None) -> tuple[Session, ...]:
     """By their start."""
-    return tuple(
-        _session(fact, ledger.terms(fact.id), ledger.session_end(fact.id))
-        for fact in ledger.sessions(remote)
-    )
+    return tuple(_session(ledger, fact) for fact in ledger.sessions(remote))
 
 
-def _session(fact: SessionFact, terms: SessionTerms | None, end: SessionEnd | None) -> Session:
+def session_of(ledger: Ledger, session_id: str) -> Session:
+    """One that was recorded, as it is by now."""
+    fact = ledger.session(session_id)
+    assert fact is not None, f"{session_id} was never recorded"
+    return _session(ledger, fact)
+
+
+def _session(ledger: Ledger, fact: SessionFact) -> Session:
+    terms, end = ledger.terms(fact.id), ledger.session_end(fact.id)
     return Session(
         id=fact.id,
         name=fact.name or fact.id,
@@ -181,6 +190,14 @@ def _gained(ledger: Ledger, session: Session, runs: Iterable[PricedRun]) -> int 
         if brought:
             gained = (gained or 0) + max(0, max(brought) - max(before, default=0))
     return gained
+
+
+def per_hour_on(ledger: Ledger, remote: Remote) -> Decimal | None:
+    """What the user says that it costs, else what its last paid time began with; else None."""
+    if remote.price is not None:
+        return remote.price.per_hour
+    stint = ledger.last_stint(remote.name)
+    return stint.price_per_hour if stint else None
 
 
 def budgets(ledger: Ledger, remote: Remote, now: datetime) -> tuple[Budget, ...]:

@@ -94,6 +94,11 @@ class Remote:
     budget: Limits = Limits()
 
     @property
+    def is_rented(self) -> bool:
+        """Whether there is somebody to ask to start and stop it."""
+        return self.cloud is not None and self.cloud.provider != "none"
+
+    @property
     def python(self) -> str:
         """The interpreter that the agent runs with, and jobs that name no other."""
         return self.env.python or "python3"

@@ -119,12 +119,11 @@ def _hop(settings: Settings, alias: str, user: str | None, port: int | None) -> 
     tokens = {"%": "%", "h": host, "n": alias, "p": str(port), "r": user}
     tokens |= {"u": getpass.getuser(), "d": str(Path.home())}
     command = _last(settings, "proxycommand")
-    name = host if port == 22 else f"[{host}]:{port}"
     return Hop(
         host=host,
         port=port,
         user=user,
-        known_as=(_last(settings, "hostkeyalias") or name).lower(),
+        known_as=(_last(settings, "hostkeyalias") or known_as(host, port)).lower(),
         known_hosts=tuple(
             _path(file, tokens)
             for key, default in (
@@ -141,6 +140,11 @@ def _hop(settings: Settings, alias: str, user: str | None, port: int | None) -> 
         identities_only=_last(settings, "identitiesonly") == "yes",
         proxy_command=_expand(command, tokens) if command else None,
     )
+
+
+def known_as(host: str, port: int | None) -> str:
+    """A server's name in known_hosts files; None is the default port."""
+    return host if port in (None, 22) else f"[{host}]:{port}"
 
 
 def _last(settings: Settings, key: str) -> str:
