@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.faults.truth import STARTS, Scene
-from tests.laptop import Finished, Laptop, make_laptop
+from tests.laptop import LIMIT_S, Finished, Laptop, make_laptop
 from tests.servers import SshServer
+from tests.vm import REPOSITORY
 
 # It notes that it was started, says something, and makes a model and a curve.
 SCRIPT = f"""\
@@ -46,3 +49,17 @@ def train_until_done(laptop: Laptop) -> list[Finished]:
         tries.append(laptop.train("--remote", "far"))
     assert tries[-1].returncode == 0, "\n---\n".join(each.stderr for each in tries)
     return tries
+
+
+def run_module(laptop: Laptop, module: str, *words: str) -> Finished:
+    """A module of this package in the place of the command, to its end, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.faults.{module}", *words],
+        cwd=laptop.root,
+        env=laptop.environment({"PYTHONPATH": str(REPOSITORY)}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,13 @@ import pytest
 from orchestrator.ssh import LOGIN_LIMIT_S, SILENCE_LIMIT_S
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Kind, Way
 from tests.faults.points import chosen, only_in_faults, tell
-from tests.faults.scene import set_up, train_until_done
+from tests.faults.scene import run_module, set_up, train_until_done
 from tests.faults.truth import Scene
 from tests.faults.vm import processes
-from tests.laptop import LIMIT_S, SCRIPT, Finished, Laptop, is_awaited, wait_until
+from tests.laptop import SCRIPT, Finished, Laptop, is_awaited, wait_until
 from tests.servers import SshServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
-
-REPOSITORY = Path(__file__).parents[2]
 
 # Lost connection, or none to be had; anything else is no answer to a line that fails.
 LOST = {0, 3, 4}
@@ -79,17 +75,7 @@ def test_a_line_that_stalls_is_noticed_in_15_s(
 
 def parted(laptop: Laptop, word: int, when: str, count: Path, *words: str) -> Finished:
     """A command whose line is cut before or after its so many-th word with the VM."""
-    python = [sys.executable, "-m", "tests.faults.parted", str(word), when, str(count)]
-    return subprocess.run(
-        [*python, *words],
-        cwd=laptop.root,
-        env=laptop.environment({"PYTHONPATH": str(REPOSITORY)}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return run_module(laptop, "parted", str(word), when, str(count), *words)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

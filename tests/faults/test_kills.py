@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -13,29 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.faults.points import chosen, tell
-from tests.faults.scene import set_up, train_until_done
+from tests.faults.scene import run_module, set_up, train_until_done
 from tests.faults.vm import processes
 from tests.laptop import LIMIT_S, Finished, Laptop, wait_until
 from tests.servers import SshServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-REPOSITORY = Path(__file__).parents[2]
-
 
 def struck(laptop: Laptop, step: int, number: int, count: Path) -> Finished:
     """`train --remote far`, sent a signal before its step-th effect."""
-    words = [sys.executable, "-m", "tests.faults.struck", str(step), str(number), str(count)]
-    return subprocess.run(
-        [*words, "--remote", "far"],
-        cwd=laptop.root,
-        env=laptop.environment({"PYTHONPATH": str(REPOSITORY)}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return run_module(laptop, "struck", str(step), str(number), str(count), "--remote", "far")
 
 
 def effects(server: SshServer, folder: Path) -> range:

@@ -16,14 +16,13 @@ import pytest
 
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Way
 from tests.faults.points import chosen, only_in_faults, tell
-from tests.faults.scene import set_up, train_until_done
+from tests.faults.scene import run_module, set_up, train_until_done
 from tests.faults.truth import Scene
 from tests.laptop import LIMIT_S, SCRIPT, TRAIN, Finished, Laptop, is_awaited, wait_until
 from tests.servers import SshServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
-REPOSITORY = Path(__file__).parents[2]
 TWICE = f"{signal.SIGINT.value},{signal.SIGINT.value}"
 INTERRUPTED = 130
 
@@ -32,17 +31,7 @@ def struck(
     laptop: Laptop, step: int, signals: str, count: Path, words: Sequence[str] = ("--remote", "far")
 ) -> Finished:
     """A command that is sent these signals before its step-th effect."""
-    python = [sys.executable, "-m", "tests.faults.struck", str(step), signals, str(count)]
-    return subprocess.run(
-        [*python, *words],
-        cwd=laptop.root,
-        env=laptop.environment({"PYTHONPATH": str(REPOSITORY)}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return run_module(laptop, "struck", str(step), signals, str(count), *words)
 
 
 def test_ctrl_c_twice_at_any_step_ends_without_a_traceback_and_without_harm(
