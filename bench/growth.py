@@ -17,11 +17,11 @@ from bench.race import Heat, Step
 from bench.taken import Taken
 from bench.trees import Tree, change, configure
 from bench.vm import COLD, STORE, Vm
-from orchestrator.config import format_remotes
-from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact
-from orchestrator.mirror import Seen
 from orchestrator.plan import make_run_id
-from orchestrator.spec import EnvSpec, Remote
+from orchestrator.records.ledger import Ledger, Reporter, RunEvent, RunFact
+from orchestrator.records.mirror import Seen
+from orchestrator.settings.config import format_remotes
+from orchestrator.settings.spec import EnvSpec, Remote
 from remote.protocol import RunReport
 from remote.record import to_bytes
 from remote.runfolder import RunRequest, RunState, State

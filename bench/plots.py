@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from bench.figures import Figure
 
 # What has an axis to be drawn over.
-_OVER_DISTANCE, _OVER_SIZE = ("sync", "pull", "upload"), ("growth",)
+_OVER_DISTANCE, _OVER_SIZE = ("sync", "pull", "upload"), ("growth", "scale")
 _PANEL_INCHES = (4.0, 3.0)
 _COLUMNS = 3
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.config import find_remote, known_remotes
 from orchestrator.errors import TrainshedError, UsageError
-from orchestrator.follow import first_look, look_at_all
-from orchestrator.ledger import Ledger
-from orchestrator.mirror import Mirror
-from orchestrator.spec import Remote, Workspace
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.mirror import Mirror
+from orchestrator.settings.config import find_remote, known_machines
+from orchestrator.settings.spec import Remote, Workspace
+from orchestrator.vm.follow import first_look, look_at_all
 
 if TYPE_CHECKING:
     from orchestrator.roundtrip import Connect
@@ -38,7 +38,7 @@ class Asking:
             self._by_remote.setdefault(ledger.remote_of(mirror.run_id), []).append(mirror)
         self._troubles: Unasked = {}
         self.remotes: dict[str, Remote] = {}
-        known = {remote.name: remote for remote in known_remotes(workspace)}
+        known = {remote.name: remote for remote in known_machines(workspace)}
         for name, mine in self._by_remote.items():
             try:
                 self.remotes[name] = known.get(name) or remote_of(workspace, ledger, mine[0])

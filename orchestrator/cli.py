@@ -15,7 +15,8 @@ from typing import NoReturn
 import click
 
 from orchestrator.commands import app
-from orchestrator.elsewherecommands import export, import_
+from orchestrator.costs.commands import down, prices, session, up
+from orchestrator.elsewhere.commands import export, import_
 from orchestrator.errors import (
     FULL,
     Interrupted,
@@ -24,10 +25,14 @@ from orchestrator.errors import (
     UsageError,
     unwritten,
 )
-from orchestrator.examcommands import exam, history, submit
-from orchestrator.machinecommands import doctor, gc, remote
-from orchestrator.moneycommands import down, prices, session, up
-from orchestrator.printable import printable
+from orchestrator.exams.commands import exam, history, submit
+from orchestrator.machinecommands import docs, doctor, gc, remote
+from orchestrator.measuring.commands import bench
+from orchestrator.screen.printable import printable
+from orchestrator.stories.command import report
+from orchestrator.sweeps.commands import sweep
+from orchestrator.trackers.commands import mlflow, tensorboard
+from orchestrator.watch.command import watch
 
 EXIT_BUG = 70
 
@@ -35,24 +40,15 @@ EXIT_BUG = 70
 _FULL = (*FULL, errno.EIO)
 
 for _command in (
+    watch,
     *(exam, submit, history),
-    *(up, down, session, prices),
+    *(up, down, session, prices, bench),
+    *(sweep, report),
     *(import_, export),
-    *(doctor, gc, remote),
+    *(tensorboard, mlflow),
+    *(doctor, gc, remote, docs),
 ):
     app.add_command(_command)
-
-
-def expand(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
-    """The arguments with what may be left out: `run` in `train --remote X` and `train category3`,
-    and `--help` where nothing else makes sense.
-    """
-    own = {"-h", "--help", "--version", "--install-completion", "--show-completion"}
-    if list(arguments) in ([], ["remote"], ["session"], ["exam"]):
-        return [*arguments, "--help"]
-    if arguments[0] in own or arguments[0] in commands:
-        return list(arguments)
-    return ["run", *arguments]
 
 
 def main() -> NoReturn:
@@ -93,7 +89,9 @@ def run_command() -> int:
             stream.reconfigure(errors="replace")
     debug = "--debug" in sys.argv
     typed = [word for word in sys.argv[1:] if word != "--debug"]
-    arguments = expand(typed, list(app.commands))
+    arguments = app.expand(typed)
+    if arguments in ([], ["remote"], ["session"], ["exam"]):
+        arguments.append("--help")  # nothing else makes sense
     try:
         code = _run(arguments)
     except Interrupted as stop:
@@ -129,9 +127,9 @@ def _run(arguments: list[str]) -> object:
 
 def _rebuild(damage: LedgerDamaged) -> None:
     """Make the ledger anew, and say what was lost."""
-    from orchestrator.config import workspace_here
-    from orchestrator.home import ledger_file
-    from orchestrator.rebuild import rebuild
+    from orchestrator.records.rebuild import rebuild
+    from orchestrator.settings.config import workspace_here
+    from orchestrator.settings.home import ledger_file
 
     workspace = workspace_here()
     rebuilt = rebuild(ledger_file(), workspace.root if workspace else None)

@@ -6,7 +6,10 @@ Heavy modules are imported where they are used, so that `train --help` answers a
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +18,31 @@ import click
 from orchestrator.completion import completion_option
 from orchestrator.errors import UsageError
 from orchestrator.options import (
-    InOrder,
+    App,
     Whole,
     accept_option,
     categories_argument,
     json_option,
+    offer_categories_and_runs,
+    offer_remotes,
+    param_option,
     run_argument,
 )
+from remote.runfolder import GANG_LIMIT, chief_id
 
 if TYPE_CHECKING:
     from orchestrator.desk import Desk
+    from orchestrator.grades.settling import Result
     from orchestrator.plan import Order, Overrides
-    from orchestrator.settling import Result
-    from orchestrator.spec import Job, Workspace
+    from orchestrator.settings.pool import Pool
+    from orchestrator.settings.spec import Job, Remote, Workspace
 
 
-@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+# Who waited less for a run is still looking.
+_NOTIFY_AFTER_S = 60.0
+
+
+@click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
     package_name="trainshed", message="%(package)s %(version)s", help="Print the version."
 )
@@ -52,7 +64,7 @@ def app() -> None:
 @click.option("--seed", metavar="N", type=Whole(min=0), help="The problems of exam N.")
 @click.option(
     "--online",
-    type=click.Choice(["fashion", "hands", "horses"]),
+    type=click.Choice(["fashion", "hands", "horses", "imdb", "sunspots"]),
     multiple=True,
     help="This data set from the network, in its category's place.",
 )
@@ -65,9 +77,10 @@ def init(folder: Path, solutions: bool, seed: int | None, online: tuple[str, ...
     """
     import shlex
 
-    from orchestrator.console import Console
     from orchestrator.init import make_workspace
     from orchestrator.problems import online as named
+    from orchestrator.screen.console import Console
+    from orchestrator.settings.config import only_remote
 
     instead = tuple(named(word) for word in online)
     with Console() as console:
@@ -84,22 +97,33 @@ def init(folder: Path, solutions: bool, seed: int | None, online: tuple[str, ...
             f"{folder} lies inside the workspace {made.outer.parent}: there and below, commands "
             f"see {folder / 'train.yaml'}, not {made.outer}"
         )
-    console.result(
-        f"{folder} is ready. Next:\n"
-        f"  cd {shlex.quote(str(folder))}\n"
-        "  train remote add NAME --host ADDRESS --user USER --price 0.50\n"
-        "  train --remote NAME"
-    )
+    enter = "" if folder.resolve() == Path.cwd() else f"  cd {shlex.quote(str(folder))}\n"
+    remote = only_remote(None)
+    add = "" if remote else "  train remote add NAME --host ADDRESS --user USER --price 0.50\n"
+    console.result(f"{folder} is ready. Next:\n{enter}{add}  train --remote {remote or 'NAME'}")
 
 
 @app.command()
 @categories_argument
-@click.option("--remote", "-r", metavar="NAME", default="", help="The machine.")
+@click.option(
+    "--remote",
+    "-r",
+    metavar="NAME",
+    default="",
+    help="The machine; cheapest or fastest: as train bench has measured.",
+    shell_complete=offer_remotes,
+)
 @click.option("--detach", "-d", is_flag=True, help="Submit and return; attach later.")
 @click.option("--dry-run", is_flag=True, help="List what would go, biggest first; connect nowhere.")
 @click.option("--gpus", metavar="N", type=Whole(min=0), help="GPU slots for each run.")
+@click.option(
+    "--nodes",
+    metavar="N",
+    type=Whole(min=1, max=GANG_LIMIT),
+    help="Hosts of a cluster or a pool at once.",
+)
 @click.option("--time-limit", metavar="40m", default="", help="For each run; over train.yaml.")
-@click.option("--param", "-p", metavar="K=V", multiple=True, help="Given to the script as PARAM_K.")
+@param_option
 @click.option("--latest", is_flag=True, help="Put these models into the folders, better or not.")
 @click.option("--up", "bring_up", is_flag=True, help="Start the machine; stop it afterwards.")
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
@@ -111,6 +135,7 @@ def run(
     detach: bool,
     dry_run: bool,
     gpus: int | None,
+    nodes: int | None,
     time_limit: str,
     param: tuple[str, ...],
     latest: bool,
@@ -123,48 +148,90 @@ def run(
 
     Example: train category3 --remote azure-k80
     """
-    from orchestrator.config import find_jobs, find_remote, load_workspace
-    from orchestrator.overdue import until_end
-    from orchestrator.reach import HeadStart
+    from orchestrator.costs.overdue import until_end
+    from orchestrator.settings.config import find_jobs, find_pool, find_remote, load_workspace
+    from orchestrator.settings.pool import no_machine
+    from orchestrator.vm.reach import HeadStart
 
     workspace = load_workspace(Path.cwd())
     jobs = find_jobs(workspace, categories)
+    if nodes is not None:
+        jobs = tuple(replace(job, nodes=nodes) for job in jobs)
+    if remote in ("cheapest", "fastest"):
+        from orchestrator.measuring.picking import choose_remote
+        from orchestrator.screen.console import Console
+
+        remote = choose_remote(workspace, remote, [job.name for job in jobs], Console())
+    pool = find_pool(workspace, remote)
     if dry_run:
         from orchestrator.plan import Overrides
 
-        if remote:
-            find_remote(workspace, remote)
+        _check_hosts(workspace, jobs, pool or (find_remote(workspace, remote) if remote else None))
         chosen = Overrides.parse(gpus, time_limit, param)
         _list_files(workspace, jobs, chosen, as_json=as_json)
         return
+    if pool is not None:
+        if bring_up or accept:
+            raise no_machine(pool)
+        _check_hosts(workspace, jobs, pool)
+        from orchestrator.desk import Desk
+        from orchestrator.plan import Order, Overrides
+        from orchestrator.pools.pooltrip import PoolTrip
+        from orchestrator.screen.console import Console
+
+        chosen = Overrides.parse(gpus, time_limit, param)
+        # Each of its runs is ordered on the member that gets it.
+        order = Order(workspace, jobs, pool.members[0], chosen, detach, best=not latest)
+        # Its hosts are dialled side by side, each in a thread of its own: no place for questions.
+        with Desk(workspace, Console(), ask=False) as desk:
+            trip = PoolTrip(desk.trip, pool, order, desk.check)
+            _train(desk, order, trip.train, as_json=as_json)
+        return
     target = find_remote(workspace, remote, categories)
+    _check_hosts(workspace, jobs, target)
+    stops = False
     with ExitStack() as stack:
         if bring_up:
-            from orchestrator.renting import rented
+            from orchestrator.costs.renting import rented
+            from orchestrator.desk import Desk
+            from orchestrator.plan import Order, Overrides
 
-            stack.enter_context(rented(workspace, target.name, accept, detach=detach))
+            chosen = Overrides.parse(gpus, time_limit, param)
+            Desk.foresee_here(Order(workspace, jobs, target, chosen))
+            stops = stack.enter_context(rented(workspace, target.name, accept, detach=detach))
             target = find_remote(load_workspace(Path.cwd()), remote)
         if not detach:
             stack.enter_context(until_end(workspace, target.name, accept))
         begun = stack.enter_context(HeadStart(target, accept))
         # While the line comes up, because importing these takes as long.
-        from orchestrator.console import Console
         from orchestrator.desk import Desk
         from orchestrator.plan import Order, Overrides
+        from orchestrator.screen.console import Console
 
         chosen = Overrides.parse(gpus, time_limit, param)
         order = Order(workspace, jobs, target, chosen, detach, best=not latest)
         with Desk(workspace, Console(), ask=not yes, accept=accept, begun=begun) as desk:
-            _train(desk, order, as_json=as_json)
+            desk.stops_after = target.name if stops else ""
+            if not bring_up:
+                desk.foresee(order)
+            desk.check_budget(order)
+            _train(desk, order, lambda: desk.trip.train(order), as_json=as_json)
+
+
+def _check_hosts(workspace: Workspace, jobs: tuple[Job, ...], remote: Remote | Pool | None) -> None:
+    if any(job.nodes > 1 for job in jobs):
+        from orchestrator.gangs.refusal import refuse_gangs
+
+        refuse_gangs(workspace, jobs, remote)
 
 
 def _list_files(
     workspace: Workspace, jobs: tuple[Job, ...], chosen: Overrides, *, as_json: bool
 ) -> None:
     """What would go, biggest first, and what would be executed."""
-    from orchestrator.console import Console
-    from orchestrator.report import dry_run_blocks
-    from orchestrator.snapshot import take_snapshot
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.runs import dry_run_blocks
+    from orchestrator.source.snapshot import take_snapshot
 
     with Console() as console:
         files = tuple(take_snapshot(workspace, jobs, console).biggest())
@@ -175,16 +242,21 @@ def _list_files(
             console.result(block)
 
 
-def _train(desk: Desk, order: Order, *, as_json: bool) -> None:
-    desk.check_budget(order)
+def _train(desk: Desk, order: Order, train: Callable[[], Result], *, as_json: bool) -> None:
+    begun = time.monotonic()
     with desk.console:
-        result = desk.trip.train(order)
+        result = train()
     if order.detach and not as_json:
-        ids = [mirror.run_id for mirror in result.mirrors]
-        words = (f"train {word} {ids[-1]}" for word in ("attach", "cancel"))
-        desk.console.result("\n  ".join([f"submitted: {', '.join(ids)}", "train status", *words]))
+        ids = dict.fromkeys(chief_id(mirror.run_id) for mirror in result.mirrors)
+        open_ones = {chief_id(mirror.run_id) for mirror in result.mirrors if not mirror.ended}
+        if over := [run_id for run_id in ids if run_id not in open_ones]:
+            desk.console.result(f"ended before, not begun anew: {', '.join(over)}\n  train pull")
+        if going := [run_id for run_id in ids if run_id in open_ones]:
+            words = (f"train {word} {going[-1]}" for word in ("attach", "cancel"))
+            lines = [f"submitted: {', '.join(going)}", "train status", *words]
+            desk.console.result("\n  ".join(lines))
     else:
-        finish(desk, result, as_json=as_json, judge_runs=not order.detach)
+        finish(desk, result, as_json=as_json, judge_runs=not order.detach, begun=begun)
 
 
 @app.command()
@@ -198,15 +270,16 @@ def attach(run: str, accept: str, as_json: bool) -> None:
 
     Example: train attach category3
     """
+    from orchestrator.costs.overdue import until_end
     from orchestrator.desk import Desk
-    from orchestrator.overdue import until_end
 
     with Desk.here(accept=accept) as desk:
         mirror = desk.find_run(run)
         with until_end(desk.workspace, desk.ledger.remote_of(mirror.run_id), accept):
+            begun = time.monotonic()
             with desk.console:
                 result = desk.attach(mirror)
-            finish(desk, result, as_json=as_json)
+            finish(desk, result, as_json=as_json, begun=begun)
 
 
 @app.command()
@@ -222,7 +295,7 @@ def status(everything: bool, local: bool, accept: str, as_json: bool) -> None:
     Example: train status
     """
     from orchestrator.desk import Desk
-    from orchestrator.report import run_json, runs_table
+    from orchestrator.screen.runs import fold_gangs, run_json, runs_table
 
     with Desk.here(accept=accept) as desk:
         with desk.console:
@@ -231,9 +304,9 @@ def status(everything: bool, local: bool, accept: str, as_json: bool) -> None:
             print_json([run_json(row) for row in rows])
             return
         none = "no runs yet; start one: train --remote NAME"
-        desk.console.result(runs_table(rows) if rows else none)
+        desk.console.result(runs_table(fold_gangs(rows)) if rows else none)
         if tallies := desk.open_sessions():
-            from orchestrator.statement import open_line
+            from orchestrator.costs.statement import open_line
 
             for tally in tallies:
                 desk.console.result(open_line(tally))
@@ -273,14 +346,16 @@ def cancel(run: str, forget: bool, accept: str) -> None:
     from orchestrator.desk import Desk
 
     with Desk.here(accept=accept) as desk:
-        mirror = desk.find_run(run)
+        mirror = desk.find_run(run, itself=forget)
         with desk.console:
             ending = desk.cancel(mirror, forget=forget)
         desk.console.result(ending)
 
 
 @app.command()
-@click.argument("names", metavar="[CATEGORY|RUN]...", nargs=-1)
+@click.argument(
+    "names", metavar="[CATEGORY|RUN]...", nargs=-1, shell_complete=offer_categories_and_runs
+)
 @click.option(
     "--best/--latest", default=True, show_default=True, help="Which model goes into the folder."
 )
@@ -326,7 +401,7 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
     """
     from orchestrator.desk import Desk
     from orchestrator.judge import refuse_unready
-    from orchestrator.report import ready_table, standing_json
+    from orchestrator.screen.grades import loading_lines, ready_table, standing_json
 
     with Desk.here() as desk:
         with desk.console:
@@ -335,6 +410,8 @@ def ready(categories: tuple[str, ...], as_json: bool) -> None:
             print_json([standing_json(standing) for standing in standings])
         else:
             desk.console.result(ready_table(standings))
+            for line in loading_lines(standings):
+                desk.console.result(line)
         refuse_unready(standings)
 
 
@@ -360,9 +437,9 @@ def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> 
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms of one result", fix="train cost --csv")
-    from orchestrator.bill import bill, bill_csv
-    from orchestrator.console import Console
-    from orchestrator.report import cost_row_json, cost_table
+    from orchestrator.costs.bill import bill, bill_csv
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.costs import cost_row_json, cost_table
 
     found = bill(Path.cwd(), by=by, since=since, everywhere=everywhere)
     if as_json:
@@ -376,14 +453,27 @@ def cost(by: str, since: str, everywhere: bool, as_csv: bool, as_json: bool) -> 
         Console().result(none if since else "nothing has run yet")
 
 
-def finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True) -> None:
-    """Print how it went; raise if it did not go well."""
+def finish(
+    desk: Desk,
+    result: Result,
+    *,
+    as_json: bool,
+    judge_runs: bool = True,
+    begun: float | None = None,
+    as_told: Callable[[Result], Any] | None = None,
+) -> None:
+    """Print how it went, and notify; raise if it did not go well.
+
+    Args:
+        as_told: what of it is JSON; else the result itself.
+        begun: since when the runs were followed, by the monotonic clock; None if they were not.
+    """
     from orchestrator.judge import judge
-    from orchestrator.report import result_blocks, result_json
+    from orchestrator.screen.outcome import result_blocks, result_json
 
     shown = desk.shown_of(result)
     if as_json:
-        print_json(result_json(shown))
+        print_json((as_told or result_json)(shown))
     else:
         for block in result_blocks(shown, desk.ledger):
             desk.console.result(block)
@@ -391,10 +481,21 @@ def finish(desk: Desk, result: Result, *, as_json: bool, judge_runs: bool = True
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     result.told()
+    if begun is not None and time.monotonic() - begun >= _NOTIFY_AFTER_S:
+        from orchestrator.notify import notify
+
+        notify(desk.workspace, shown, desk.console)
+    if desk.workspace.mlflow:
+        from orchestrator.trackers.afterwards import write_afterwards
+
+        with desk.console:
+            write_afterwards(desk.workspace, result, desk.console)
     judge(result, runs=judge_runs)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  # whatever JSON can hold
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=True))
+    # JSON has no infinity, and no NaN: a metric may be either.
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    print(json.dumps(plain, indent=2, allow_nan=False))

@@ -17,7 +17,12 @@ _COMPLETION = {
         'command -v train >/dev/null && eval "$(_TRAIN_COMPLETE=bash_source train)"',
     ),
     "fish": (".config/fish/completions/train.fish", "_TRAIN_COMPLETE=fish_source train | source"),
-    "zsh": (".zshrc", 'command -v train >/dev/null && eval "$(_TRAIN_COMPLETE=zsh_source train)"'),
+    "zsh": (
+        ".zshrc",
+        # A new user's zsh has not loaded what completes.
+        "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }; "
+        'command -v train >/dev/null && eval "$(_TRAIN_COMPLETE=zsh_source train)"',
+    ),
 }
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from orchestrator.ledger import Ledger
-from orchestrator.mirror import Mirror
-from orchestrator.printable import printable
-from orchestrator.shelf import Shelf
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.mirror import Mirror
+from orchestrator.records.shelf import Shelf
+from orchestrator.screen.printable import printable
 from remote.runfolder import Artifact
 from remote.tree import SIZE_LIMIT_BYTES, BadTree, check_path, is_digest
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.practicevm import Ready, add_command
+from orchestrator.connection.practicevm import Ready, add_command
 
 _START_LIMIT_S = 20.0
 
@@ -44,7 +44,7 @@ def main(folder: Path) -> int:
     say(
         f"\nThe models are in {exam}. To go on there by yourself, start the VM again in another\n"
         "terminal; at its old port it is still the remote `practice`:\n"
-        f"  {shlex.join([sys.executable, '-m', 'orchestrator.practicevm', str(folder / 'vm')])}\n"
+        f"  {shlex.join(server(folder / 'vm'))}\n"
         "and here:\n"
         f"  export TRAINSHED_HOME={shlex.quote(str(folder / 'home'))}\n"
         f"  cd {shlex.quote(str(exam))} && {shlex.quote(train)} --remote practice"
@@ -57,13 +57,17 @@ def practice_vm(home: Path) -> Iterator[Ready]:
     """A practice VM that listens while the block runs; yields what it says in ready.json."""
     say(f"starting the practice VM, an SSH server on loopback with its home in {home}")
     file = home / ".practice" / "ready.json"
-    command = [sys.executable, "-m", "orchestrator.practicevm", str(home)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(server(home), stdin=subprocess.DEVNULL)
     try:
         yield wait_for(file, process)
     finally:
         process.terminate()
         process.wait()
+
+
+def server(home: Path) -> list[str]:
+    """The command that is the practice VM with this home."""
+    return [sys.executable, "-m", "orchestrator.connection.practicevm", str(home)]
 
 
 def wait_for(file: Path, process: subprocess.Popen[bytes]) -> Ready:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
-from orchestrator.printable import printable
+from orchestrator.screen.printable import printable
 
 # What the system says where a disk, or a user's share of it, is used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -122,6 +122,11 @@ class LoginRefused(ConnectError):
 
 class NoPython(ConnectError):
     exit_code = 5
+
+
+# Somebody has to do something first: to try again would not help, and a server that counts failed
+# logins might lock us out.
+HOPELESS = (HostKeyChanged, HostKeyUnknown, LoginRefused, NoPython)
 
 
 class ConnectionLost(TrainshedError):

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from orchestrator.config import find_jobs
-from orchestrator.cost import Cost
+from orchestrator.costs.cost import Cost, gang_costs
+from orchestrator.costs.money import priced_runs
 from orchestrator.desk import Desk
 from orchestrator.errors import UsageError
-from orchestrator.exambook import Attempt, ExamBook
-from orchestrator.money import priced_runs
-from orchestrator.pastcode import PastCode
-from orchestrator.settling import model_of
-from orchestrator.spec import Job
-from orchestrator.verdict import Outcome
+from orchestrator.exams.book import Attempt, ExamBook
+from orchestrator.grades.settling import model_of
+from orchestrator.grades.verdict import Outcome
+from orchestrator.settings.config import find_jobs
+from orchestrator.settings.spec import Job
+from orchestrator.source.pastcode import PastCode
+from remote.runfolder import chief_id
 
 # Fewer hex digits may be a word.
 _SHORTEST = 6
@@ -32,6 +33,7 @@ class Entry:
         points: None where there are none.
         metric: with its value, or why there is none.
         cost: of a run; None where it has none.
+        params: of a run, names and values.
         snapshot: digest of its code; empty where nobody knows.
         model: digest; None where there is none.
     """
@@ -46,6 +48,7 @@ class Entry:
     value: float | None
     reason: str
     cost: Cost | None
+    params: tuple[tuple[str, str], ...]
     snapshot: str
     model: str | None
 
@@ -80,8 +83,11 @@ class History:
     def _runs(self, job: Job) -> Iterable[Entry]:
         facts = self._ledger.runs(workspace=str(self._workspace.root), category=job.name)
         ids = [fact.run_id for fact in facts]
-        costs = {run.usage.run_id: run.cost for run in priced_runs(self._ledger, ids)}
+        priced = priced_runs(self._ledger, ids)
+        costs = gang_costs({run.usage.run_id: run.cost for run in priced})
         for fact in facts:
+            if fact.run_id != chief_id(fact.run_id):
+                continue
             model = model_of(self._ledger, fact.run_id, job)
             verdict = self._desk.trip.exam.verdict_on(job, model) if model else None
             events = self._ledger.events(fact.run_id)
@@ -97,6 +103,7 @@ class History:
                 value=verdict.value if verdict and is_graded else None,
                 reason=verdict.reason if verdict and not is_graded else "",
                 cost=costs.get(fact.run_id),
+                params=fact.params,
                 snapshot=fact.snapshot,
                 model=model,
             )
@@ -116,6 +123,7 @@ class History:
                     value=grade.value if grade else None,
                     reason=grade.reason if grade else "not graded yet",
                     cost=None,
+                    params=(),
                     snapshot=fact.snapshot,
                     model=fact.sha256,
                 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UsageError
-from orchestrator.problems import ONLINE, PACK, Problem, draw, prepare
-from orchestrator.tell import Teller
+from orchestrator.problems import ONLINE, PACK, Problem, draw, prepare, recognise
+from orchestrator.screen.tell import Teller
 from remote.atomic import replace_file
 
 CATEGORIES = tuple(problem.category for problem in PACK)
@@ -35,6 +36,8 @@ _JOB = """\
     gpus: 1                      # ignored on a remote with `gpus: 0`
     time_limit: 40m
     # restart: on-interruption    # goes on where it was when the machine was rebooted or taken away
+    # tensorboard: on             # event files, for `train tensorboard`
+    # check: on                   # the VM looks if the model can be loaded, before it comes home
 """
 
 _GITIGNORE = "/.train/\n__pycache__/\n"
@@ -69,22 +72,29 @@ def make_workspace(
 ) -> Made:
     """Make or complete a workspace with the practice pack, or with the exam of `seed`, to practise.
 
-    `instead` are problems that take their category's place. No file that is there is changed, but
-    an untouched starter when `solutions` are asked for.
+    `instead` are problems that take their category's place; a category that is there keeps its
+    problem. No file that is there is changed, but an untouched starter when `solutions` are asked
+    for.
 
     Raises:
-        UsageError: the folder cannot be written, a data package is missing, or no such seed.
+        UsageError: the folder cannot be written or has another problem than is asked for, a data
+            package is missing, a seed is wanted for data that is gone, or no such seed.
     """
-    chosen = {problem.category: problem for problem in (PACK if seed is None else draw(seed))}
-    chosen |= {problem.category: problem for problem in instead}
-    problems = tuple(chosen.values())
+    asked = {problem.category: problem for problem in (() if seed is None else draw(seed))}
+    asked |= {problem.category: problem for problem in instead}
+    there = {name: found for name in CATEGORIES if (found := recognise(folder / name))}
+    _refuse_others(folder, asked, there)
+    problems = tuple(asked.get(p.category) or there.get(p.category) or p for p in PACK)
     files = _Files(folder, tell)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for problem in problems:
+            name = f"{problem.category}/prepare.py"
+            is_seeded = problem.category in there and not (folder / name).exists()
+            # Before the brief, by which the problem is known from then on.
+            if seed is None and problem in PACK and not is_seeded:
+                files.write_new(name, problem.preparation().decode())
             _make_category(files, problem, solutions)
-            if seed is None and problem in PACK:
-                files.write_new(f"{problem.category}/prepare.py", problem.preparation().decode())
         jobs = "".join(_JOB.format(name=name) for name in CATEGORIES)
         files.write_new("train.yaml", _CONFIG + jobs)
         files.write_new(".gitignore", _GITIGNORE)
@@ -106,6 +116,15 @@ def make_workspace(
         tuple(files.unsolved),
         next((file for file in around if file.is_file()), None),
     )
+
+
+def _refuse_others(folder: Path, asked: dict[str, Problem], there: dict[str, Problem]) -> None:
+    for category, problem in asked.items():
+        if (found := there.get(category, problem)) != problem:
+            raise UsageError(
+                f"{folder / category} is the problem {found.name}, not {problem.name}",
+                fix="choose a new folder; or leave --seed and --online out, to complete this one",
+            )
 
 
 class _Files:
@@ -208,6 +227,11 @@ def _prepare(problem: Problem, seed: int | None, folder: Path, tell: Teller) -> 
     sent = "origin.txt" if problem in ONLINE else "train.npz"
     if (folder / "heldout.npz").exists() and (folder / "data" / sent).exists():
         return
+    if seed is None and problem not in ONLINE and not (folder / "prepare.py").exists():
+        raise UsageError(
+            f"the data of {folder.name} is gone, and the seed it was made from is not kept",
+            fix=f"train init {shlex.quote(str(folder.parent))} --seed N",
+        )
     tell.doing(f"preparing the data of {folder.name}")
     prepare(problem, seed, folder)
     tell.step(f"{folder.name}: training data and held-out data are prepared")

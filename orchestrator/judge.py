@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import GradeBelow, RunFailed
-from orchestrator.grade import install_command
-from orchestrator.verdict import Outcome
+from orchestrator.errors import ConnectionLost, GradeBelow, RunFailed
+from orchestrator.grades.grade import install_command
+from orchestrator.grades.verdict import Outcome
+from orchestrator.records.mirror import Mirror
+from remote.runfolder import chief_id
 
 if TYPE_CHECKING:
-    from orchestrator.settling import Result
-    from orchestrator.standing import Standing
+    from orchestrator.grades.settling import Result
+    from orchestrator.grades.standing import Standing
 
 
 def judge(result: Result, *, runs: bool = True) -> None:
@@ -21,12 +23,22 @@ def judge(result: Result, *, runs: bool = True) -> None:
         runs: whether a run that did not succeed is such a thing.
 
     Raises:
-        RunFailed, GradeBelow, or what kept something from coming home.
+        RunFailed, ConnectionLost, GradeBelow, or what kept something from coming home.
     """
     failed = [m for m in result.mirrors if m.verdict != "succeeded"] if runs else []
+    unheard = [m for m in failed if not m.ended]
+    if failed and failed == unheard:
+        ids = ", ".join(m.run_id for m in unheard)
+        raise ConnectionLost(
+            f"not heard of to the end: {ids}",
+            fix="the same command again hears of it; where its host is gone: "
+            f"train cancel {unheard[0].run_id} --forget",
+        )
     if failed:
         words = ", ".join(f"{m.run_id} {m.verdict}" for m in failed)
-        raise RunFailed(words, fix=f"train logs {failed[0].run_id}")
+        # Of a gang the one that failed first, since the others were ended for it.
+        gang = [m for m in failed if chief_id(m.run_id) == chief_id(failed[0].run_id)]
+        raise RunFailed(words, fix=f"train logs {min(gang, key=_ended_at).run_id}")
     if result.trouble is not None:
         raise result.trouble
     empty = [m for m in result.mirrors if m.model_is_missing] if runs else []
@@ -45,6 +57,7 @@ def judge(result: Result, *, runs: bool = True) -> None:
         for m in result.mirrors
         if m.verdict == "succeeded"
         and m.request.job in lacking
+        and m.request.outputs
         and m.run_id not in result.made.keys() | result.old
         and not m.model_is_missing
     ]
@@ -56,11 +69,19 @@ def judge(result: Result, *, runs: bool = True) -> None:
         )
 
 
+def _ended_at(mirror: Mirror) -> str:
+    state = mirror.seen.report.state if mirror.seen else None
+    return (state.ended_at if state else None) or "z"
+
+
 def refuse_unready(standings: Iterable[Standing]) -> None:
     """Raise GradeBelow unless every model has points to show."""
     bad = [standing for standing in standings if not standing.is_graded]
+    gaps: dict[str, list[str]] = {}
+    for standing in bad:
+        gaps.setdefault(standing.gap, []).append(standing.category)
     if bad:
         raise GradeBelow(
-            "not ready: " + "; ".join(f"{standing.category}: {standing.gap}" for standing in bad),
+            "not ready: " + "; ".join(f"{', '.join(names)}: {gap}" for gap, names in gaps.items()),
             fix=next((standing.fix for standing in bad if standing.fix), ""),
         )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from orchestrator.console import Console
 from orchestrator.errors import TrainshedError
-from orchestrator.logview import last_lines
-from orchestrator.mirror import Mirror
+from orchestrator.records.mirror import Mirror
+from orchestrator.screen.console import Console
+from orchestrator.screen.logview import last_lines
 from orchestrator.size import format_size
 from remote.protocol import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from orchestrator.link import Link
+    from orchestrator.vm.link import Link
 
 
 def show_copy(mirror: Mirror, console: Console, tail: int | None) -> None:
@@ -21,7 +21,7 @@ def show_copy(mirror: Mirror, console: Console, tail: int | None) -> None:
     tail: only so many lines, the last ones; None for all.
     """
     if mirror.log.exists():
-        job = mirror.request.job
+        job = mirror.request.label
         with mirror.log.open("rb") as copy:
             copy.seek(0 if tail is None else last_lines(copy, tail))
             while block := copy.read(CHUNK_BYTES):
@@ -30,7 +30,7 @@ def show_copy(mirror: Mirror, console: Console, tail: int | None) -> None:
 
 def show_end(connect: Callable[[], Link], mirror: Mirror, console: Console, tail: int) -> None:
     """The last lines of what the VM has, of which nothing is kept."""
-    from orchestrator.follow import END_LIMIT_BYTES, read_end
+    from orchestrator.vm.follow import END_LIMIT_BYTES, read_end
 
     try:
         with connect() as link:
@@ -39,7 +39,7 @@ def show_end(connect: Callable[[], Link], mirror: Mirror, console: Console, tail
         show_copy(mirror, console, tail)
         console.warn(f"this is the laptop's copy: {error}")
         return
-    console.log(mirror.request.job, end)
+    console.log(mirror.request.label, end)
     if is_cut:
         console.warn(
             f"only the last {format_size(END_LIMIT_BYTES)} were looked at, and {tail} lines are "

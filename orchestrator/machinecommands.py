@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,39 +15,84 @@ from orchestrator.options import (
     InOrder,
     WholeOrNone,
     accept_option,
+    any_name_argument,
     json_option,
     name_argument,
 )
 
 if TYPE_CHECKING:
-    from orchestrator.remotes import Said
+    from orchestrator.screen.console import Console
+    from orchestrator.settings.pool import Pool
+    from orchestrator.settings.remotes import Said
+    from orchestrator.vm.check import Check
+    from orchestrator.vm.machines import Machines
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.command()
-@click.argument("name", default="")
+@any_name_argument
+@click.option("--job", "with_job", is_flag=True, help="Try a job of a cluster, and look from it.")
 @accept_option
 @json_option
-def doctor(name: str, accept: str, as_json: bool) -> int:
-    """Every check with its fix: here, and on a remote.
+def doctor(name: str, with_job: bool, accept: str, as_json: bool) -> int:
+    """Every check with its fix: here, and on a remote, or on each host of a pool.
 
     NAME is a remote.
 
     Example: train doctor azure-k80
     """
-    from orchestrator.console import Console
-    from orchestrator.doctor import Mark
-    from orchestrator.machines import Machines
-    from orchestrator.report import check_json, checks_table
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.machines import check_json, checks_table
+    from orchestrator.settings.config import find_pool, workspace_here
+    from orchestrator.settings.pool import no_machine
+    from orchestrator.vm.check import Mark
+    from orchestrator.vm.doctor import check_laptop
+    from orchestrator.vm.machines import Machines
 
     with Console() as console:
-        checks = Machines.here(console, accept).examine(name)
+        machines = Machines.here(console, accept)
+        checks = list(check_laptop())
+        pool = find_pool(workspace_here(), name)
+        if pool is not None:
+            if accept:
+                raise no_machine(pool)
+            if not as_json:
+                console.result(checks_table(checks))
+            checks += _check_pool(console, machines, pool, as_json=as_json)
+        elif name:
+            from orchestrator.costs.checkup import money_checks
+            from orchestrator.costs.paydesk import PayDesk
+
+            checks += machines.examine(name, with_job=with_job)
+            with PayDesk.here(console, accept) as desk:
+                (seen,) = desk.look(name)
+                checks += money_checks(seen, desk.budgets(seen.remote), desk.file_of(name))
     if as_json:
         print_json([check_json(check) for check in checks])
-    else:
+    elif pool is None:
         console.result(checks_table(checks))
     return next((check.exit_code for check in checks if check.mark is Mark.FAIL), 0)
+
+
+def _check_pool(
+    console: Console, machines: Machines, pool: Pool, *, as_json: bool
+) -> Iterator[Check]:
+    """Each host's checks, which are shown as they come unless it is to be JSON."""
+    from orchestrator.costs.paydesk import PayDesk
+    from orchestrator.pools.checkup import check_hosts, ready_line
+    from orchestrator.screen.machines import checks_table
+
+    checkups = []
+    with PayDesk.here(console) as desk:
+        for each in check_hosts(pool, machines, desk):
+            checkups.append(each)
+            if not as_json:
+                console.result(f"\n── {each.host}{', drained' if each.is_drained else ''} ──")
+                console.result(checks_table(each.checks))
+            yield from (check.on(each.host) for check in each.checks)
+    if not as_json:
+        console.result(f"\n{ready_line(pool.name, checkups)}")
 
 
 @click.command()
@@ -71,9 +116,9 @@ def gc(name: str, keep_days: float, drop: bool, force: bool, accept: str, as_jso
 
     Example: train gc azure-k80 --drop
     """
-    from orchestrator.console import Console
-    from orchestrator.machines import Machines
-    from orchestrator.report import heap_json, heaps_table
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.machines import heap_json, heaps_table
+    from orchestrator.vm.machines import Machines
 
     with Console() as console:
         machines = Machines.here(console, accept)
@@ -84,6 +129,19 @@ def gc(name: str, keep_days: float, drop: bool, force: bool, accept: str, as_jso
         console.result(heaps_table(heaps, dropped=drop))
 
 
+@click.command()
+def docs() -> None:
+    """Open the tutorial: fifteen minutes from nothing to a graded model.
+
+    It came with the program and needs no network. Without a browser its file is named.
+
+    Example: train docs
+    """
+    from orchestrator.tutorial import open_tutorial
+
+    print(open_tutorial())
+
+
 @click.group(cls=InOrder)
 def remote() -> None:
     """The machines: how to reach each, and what it costs.
@@ -92,22 +150,26 @@ def remote() -> None:
     """
 
 
-def _remote_options(*, is_new: bool) -> Callable[[_Command], _Command]:
+def _remote_options(command: _Command) -> _Command:
     """All that can be said of a machine."""
     options = (
         click.option(
             *("--host", "host"),
             metavar="ADDRESS",
-            required=is_new,
             help="Address, or an alias of ~/.ssh/config.",
         ),
         click.option("--user", "-u", metavar="USER", help="Else as ~/.ssh/config has it."),
         click.option("--port", metavar="PORT", type=WholeOrNone(1, 65535)),
         click.option("--key", "-i", metavar="FILE", help="A private key file."),
-        click.option("--price", metavar="AMOUNT", help="Per hour, such as 0.50."),
+        click.option("--price", metavar="AMOUNT", help="Per hour (of a GPU, on a cluster): 0.50."),
         click.option("--currency", metavar="CODE", help="Of the price; else USD."),
         click.option(
             "--gpus", metavar="N", type=WholeOrNone(min=0), help="GPU slots; 0 trains on the CPU."
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["ssh", "slurm"]),
+            help="slurm: a cluster's login node; else ssh.",
         ),
         click.option("--python", metavar="PATH", help="The VM's; else python3."),
         click.option(
@@ -115,48 +177,78 @@ def _remote_options(*, is_new: bool) -> Callable[[_Command], _Command]:
         ),
     )
 
-    def with_options(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return with_options
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _said(options: dict[str, Any]) -> Said:
-    from orchestrator.remotes import Said
+    from orchestrator.settings.remotes import Said
 
     key = options.pop("key")
     return Said(**options, key=str(Path(key).expanduser().absolute()) if key else key)
 
 
 @remote.command("add")
-@name_argument
-@_remote_options(is_new=True)
+@click.argument("name")
+@_remote_options
+@click.option("--hosts", metavar="A,B,...", help="Of a pool: addresses, or names of remotes.")
 @accept_option
 def remote_add(
     name: str,
+    hosts: str | None,
     accept: str,
     **options: Any,  # noqa: ANN401  # as click has them
 ) -> None:
-    """Add a machine; its host key is shown.
+    """Add a machine, whose host key is shown, or a pool.
+
+    With --hosts, the other options are for all addresses in the list.
 
     Example: train remote add k80 --host 1.2.3.4
     """
-    from orchestrator.console import Console
-    from orchestrator.machines import Machines
-    from orchestrator.remotes import changed
-    from orchestrator.spec import Remote
+    if (options["host"] is None) == (hosts is None):
+        raise UsageError(
+            "missing option '--host', or '--hosts' of a pool"
+            if hosts is None
+            else "a machine has a --host, a pool has --hosts, and nothing has both",
+            fix="train remote add --help",
+        )
+    if hosts is not None and accept:
+        raise UsageError(
+            "--accept-host-key is for one machine",
+            fix=f"add {name} without it; then, to be asked about each host: train doctor {name}",
+        )
+    from orchestrator.screen.console import Console
+    from orchestrator.settings.home import remotes_file
+    from orchestrator.settings.remotes import changed
+    from orchestrator.settings.spec import Remote
+    from orchestrator.vm.machines import Machines
 
-    remote = changed(Remote(name, host=""), _said(options))
+    listed = () if hosts is None else tuple(entry.strip() for entry in hosts.split(","))
+    remote = changed(Remote(name, host="", hosts=listed), _said(options))
     with Console() as console:
-        kind, fingerprint = Machines.here(console, accept).add(remote)
-    console.result(f"{name} added; its {kind} host key is {fingerprint}\nNext: train doctor {name}")
+        machines = Machines.here(console, accept)
+        if listed:
+            told = f"a pool of {machines.add_pool(remote).names}"
+        else:
+            kind, fingerprint = machines.add(remote)
+            told = f"its {kind} host key is {fingerprint}"
+    console.result(f"{name} added to {remotes_file()}; {told}\nNext: train doctor {name}")
 
 
-@remote.command("set")
+class _NamesItsFile(click.Command):
+    """Its help ends with where the user's remotes are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from orchestrator.settings.home import remotes_file
+
+        formatter.write_paragraph()
+        formatter.write(f"Your remotes: {remotes_file()}\n")
+
+
+@remote.command("set", cls=_NamesItsFile)
 @name_argument
-@_remote_options(is_new=False)
+@_remote_options
 @click.option("--force", is_flag=True, help="Even if runs go on at the old address.")
 @accept_option
 def remote_set(
@@ -168,13 +260,13 @@ def remote_set(
     """Change what is said of a machine.
 
     What is not named stays. An empty text takes away: --price "". At another address the host key
-    is shown again.
+    is shown again. Keys without an option (cloud, budget) are for your editor, in the file below.
 
     Example: train remote set k80 --host 1.2.3.5 --price 0.60
     """
-    from orchestrator.console import Console
-    from orchestrator.machines import Machines
-    from orchestrator.report import change_text
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.machines import change_text
+    from orchestrator.vm.machines import Machines
 
     with Console() as console:
         change = Machines.here(console, accept).change(name, _said(options), force=force)
@@ -188,18 +280,22 @@ def remote_list(as_json: bool) -> None:
 
     Example: train remote list
     """
-    from orchestrator.config import known_remotes, workspace_here
-    from orchestrator.console import Console
-    from orchestrator.report import remote_json, remotes_table
+    from orchestrator.screen.console import Console
+    from orchestrator.screen.machines import remote_json, remotes_table
+    from orchestrator.settings.config import known_remotes, workspace_here
+    from orchestrator.settings.home import remotes_file
 
     console = Console()
-    found = known_remotes(workspace_here())
+    workspace = workspace_here()
+    found = known_remotes(workspace)
     if as_json:
         print_json([remote_json(remote) for remote in found])
     else:
         console.result(
             remotes_table(found) if found else "none yet; add one: train remote add NAME --host ..."
         )
+        own = f" and {workspace.root / 'train.yaml'}" if workspace and workspace.remotes else ""
+        console.step(f"from {remotes_file()}{own}")
 
 
 @remote.command("show")
@@ -210,14 +306,41 @@ def remote_show(name: str, as_json: bool) -> None:
 
     Example: train remote show azure-k80
     """
-    from orchestrator.config import find_remote, format_remotes, workspace_here
-    from orchestrator.report import remote_json
+    from orchestrator.screen.machines import remote_json
+    from orchestrator.settings.config import (
+        find_remote,
+        format_remotes,
+        known_remotes,
+        workspace_here,
+    )
 
-    found = find_remote(workspace_here(), name)
+    workspace = workspace_here()
+    said = {remote.name: remote for remote in known_remotes(workspace)}
+    # What is said of a pool is more than its machines.
+    found = said[name] if name in said else find_remote(workspace, name)
     if as_json:
         print_json(remote_json(found))
     else:
         print(format_remotes((found,)), end="")
+
+
+@remote.command("drain")
+@name_argument
+@click.argument("host")
+@click.option("--undo", is_flag=True, help="It takes runs again.")
+def remote_drain(name: str, host: str, undo: bool) -> None:
+    """Send no more runs to a host of a pool.
+
+    HOST is as in the pool's list, or its name. What has begun there ends there.
+
+    Example: train remote drain lab gpu3
+    """
+    from orchestrator.screen.console import Console
+    from orchestrator.settings.home import remotes_file
+    from orchestrator.settings.remotes import drain
+
+    entry = drain(remotes_file(), name, host, undo=undo)
+    Console().result(f"{entry} takes {'runs again' if undo else 'no more runs'} of {name}")
 
 
 @remote.command("remove")
@@ -228,12 +351,17 @@ def remote_remove(name: str, force: bool) -> None:
 
     Example: train remote remove azure-k80
     """
-    from orchestrator.console import Console
-    from orchestrator.home import remotes_file
-    from orchestrator.machines import open_runs
-    from orchestrator.remotes import remove_remote
+    from orchestrator.screen.console import Console
+    from orchestrator.settings.config import find_pool
+    from orchestrator.settings.home import remotes_file
+    from orchestrator.settings.remotes import remove_remote
+    from orchestrator.vm.machines import open_runs
 
-    runs = open_runs(name)
+    pool = find_pool(None, name)
+    names = [member.name for member in pool.members] if pool else [name]
+    # Those that are remotes of their own stay.
+    gone = [each for each in names if each == name or each.startswith(f"{name}.")]
+    runs = [run for each in gone for run in open_runs(each)]
     if runs and not force:
         raise UsageError(
             f"runs may still go on {name}, and cost money: {', '.join(runs)}",

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from orchestrator.duration import parse_duration
 from orchestrator.errors import UsageError
-from orchestrator.snapshot import Snapshot
-from orchestrator.spec import EnvSpec, Job, Remote, Workspace
-from remote.runfolder import DataFolder, RunRequest
+from orchestrator.settings.spec import EnvSpec, Job, Remote, Workspace
+from orchestrator.source.snapshot import Snapshot
+from remote.runfolder import DataFolder, Gang, RunRequest, worker_id
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,41 @@ def make_request(
         params=dict(overrides.params or {}),
         metrics=job.metrics,
         restarts=job.restarts,
+        check=job.check,
+        tensorboard=job.tensorboard,
+        slurm=remote.slurm,
+    )
+
+
+def make_gang(chief: RunRequest, nodes: int) -> tuple[RunRequest, ...]:
+    """The requests of a job's runs: one for each host, the chief's first. The others make nothing
+    that is pulled.
+
+    Args:
+        chief: as for one host, with or without an id.
+    """
+    if nodes == 1:
+        return (chief,)
+    return tuple(in_gang(chief, Gang(rank, nodes)) for rank in range(nodes))
+
+
+def in_gang(chief: RunRequest, place: Gang) -> RunRequest:
+    """The request of one of a gang, from what would be its chief's on the same host."""
+    return chief._replace(
+        run_id=worker_id(chief.run_id, place.rank),
+        outputs=() if place.rank else chief.outputs,
+        gang=place,
     )
 
 
 def same_work(one: RunRequest, other: RunRequest) -> bool:
-    """Whether two requests ask for the same, apart from their ids."""
-    return one._replace(run_id="") == other._replace(run_id="")
+    """Whether two requests ask for the same, apart from their ids and their gangs' addresses."""
+    return _work(one) == _work(other)
+
+
+def _work(request: RunRequest) -> RunRequest:
+    gang = request.gang and request.gang._replace(addresses=())
+    return request._replace(run_id="", gang=gang)
 
 
 def make_run_id(job: str, now: datetime, token: str) -> str:

@@ -75,13 +75,26 @@ PACK = tuple(problem for problem in PROBLEMS if problem.name == problem.category
 # drawn. The problem of the pack is each one's twin that needs no network.
 ONLINE = tuple(
     Problem(f"online/{name}")
-    for name in ("category2-fashion", "category3-hands", "category3-horses")
+    for name in (
+        *("category2-fashion", "category3-hands", "category3-horses"),
+        *("category4-imdb", "category5-sunspots"),
+    )
 )
 
 
 def online(word: str) -> Problem:
     """The problem that `--online WORD` asks for."""
     return next(problem for problem in ONLINE if problem.name.endswith(f"-{word}"))
+
+
+def recognise(folder: Path) -> Problem | None:
+    """The problem that a category's folder was made for, by its brief; None for none of ours."""
+    try:
+        brief = (folder / "brief.md").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    mine = (p for p in (*PROBLEMS, *ONLINE) if p.category == folder.name)
+    return next((p for p in mine if (p.source / "brief.md").read_bytes() == brief), None)
 
 
 def draw(seed: int) -> tuple[Problem, ...]:

@@ -6,20 +6,19 @@ command again goes on from what is there. What grades is imported once the VM is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.ahead import Ahead, LastSent, look_ahead
-from orchestrator.bounds import Bounds
-from orchestrator.config import find_remote, load_workspace
+from orchestrator.costs.money import priced_runs
 from orchestrator.declared import accept, is_home, unmade
 from orchestrator.errors import (
     AgentBroken,
     ConnectError,
     ConnectionLost,
+    Forbidden,
     HostKeyChanged,
     Interrupted,
     ModelDamaged,
@@ -28,33 +27,37 @@ from orchestrator.errors import (
     UsageError,
     unwritten,
 )
-from orchestrator.events import run_events
-from orchestrator.examining import Examining
 from orchestrator.filelock import alone
-from orchestrator.follow import Follower, OnEnd, first_look, look, reconnect
-from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent
-from orchestrator.link import Call, Link
-from orchestrator.mirror import LOST, UNKNOWN, Mirror, Mirrors, why_lost
-from orchestrator.money import priced_runs
-from orchestrator.pastcode import PastCode
+from orchestrator.grades.examining import Examining
+from orchestrator.grades.settling import Result, Troubles, settle
+from orchestrator.loads import loading_text
 from orchestrator.plan import Order
 from orchestrator.planning import Planning
-from orchestrator.pull import first_fetch, pull
-from orchestrator.settling import Result, Troubles, settle
+from orchestrator.records.events import run_events
+from orchestrator.records.ledger import ArtifactFact, Ledger, Reporter, RunEvent
+from orchestrator.records.mirror import LOST, UNKNOWN, Mirror, Mirrors, why_lost
+from orchestrator.screen.headway import took
+from orchestrator.screen.tell import Counted, Silence, Teller
+from orchestrator.settings.config import find_remote, load_workspace
+from orchestrator.settings.spec import Job, Remote, Workspace
 from orchestrator.size import format_size
-from orchestrator.snapshot import Snapshot, take_snapshot
-from orchestrator.spec import Job, Remote, Workspace
-from orchestrator.sync import submit
-from orchestrator.tell import Counted, Silence, Teller
+from orchestrator.source.pastcode import PastCode
+from orchestrator.source.snapshot import Snapshot, take_snapshot
+from orchestrator.vm.ahead import Ahead, LastSent, look_ahead
+from orchestrator.vm.follow import Follower, OnEnd, first_look, look, reconnect
+from orchestrator.vm.link import Call, Link
+from orchestrator.vm.pull import Pulled, first_fetch, pull
+from orchestrator.vm.sync import submit
 from remote.protocol import RunReport
-from remote.runfolder import Artifact, RunState, State
+from remote.runfolder import Artifact, RunState, State, chief_id
 
 if TYPE_CHECKING:
-    from orchestrator.standing import Exam
+    from orchestrator.grades.standing import Exam
 
 _SUBMIT_RETRY_LIMIT_S = 20.0
 # With these words the VM refuses all of a submission before it starts any of it.
 _NOTHING_STARTED = ("bad-request", "no-gpu", "no-locks")
+_NOTHING_AHEAD = Ahead()
 
 
 class Connect(Protocol):
@@ -79,13 +82,13 @@ class RoundTrip:
         self.connect = connect
         self.tell = tell
         self.mirrors = Mirrors(workspace.state)
-        self._planning = Planning(workspace.state / "planning", self.mirrors, ledger, tell)
+        self.planning = Planning(workspace.state / "planning", self.mirrors, ledger, tell)
         self._early = Examining(tell)
         self._troubles = Troubles(tell)
 
     @cached_property
     def exam(self) -> Exam:
-        from orchestrator.standing import Exam
+        from orchestrator.grades.standing import Exam
 
         return Exam(self.workspace, self.ledger)
 
@@ -96,8 +99,8 @@ class RoundTrip:
             TrainshedError: each step's own; runs that were started go on whatever happens here.
         """
         snapshot = take_snapshot(order.workspace, order.jobs, self.tell)
-        mirrors = self._planning.plan_runs(order, snapshot)
-        self._keep_code(snapshot)
+        mirrors = self.planning.plan_runs(order, snapshot)
+        self._check_queue(order.remote, mirrors)
 
         last = LastSent(order.workspace.state / "sent" / order.remote.name)
         ahead = Ahead()
@@ -110,11 +113,13 @@ class RoundTrip:
                 # Of an interrupted command; since then they may have ended, or the VM been renewed.
                 # What they wrote meanwhile is told when they are followed.
                 self._look(link, known, Silence(), self.take_home)
-                mirrors = self._planning.plan_runs(order, snapshot)
+                mirrors = self.planning.plan_runs(order, snapshot)
             open_ones = tuple(mirror for mirror in mirrors if not mirror.ended)
             if open_ones:
                 link = self.submit(order.remote, link, snapshot, open_ones, ahead)
                 last.keep(snapshot.code)
+            # Writing it takes a while, and the VM need not wait for that.
+            self.keep_code(snapshot)
             if order.detach:
                 ids = {mirror.run_id for mirror in mirrors}
                 return Result(mirrors, priced_runs(self.ledger, ids))
@@ -124,7 +129,26 @@ class RoundTrip:
 
         return self.settle(order.jobs, mirrors, best=order.best)
 
-    def _keep_code(self, snapshot: Snapshot) -> None:
+    def _check_queue(self, remote: Remote, mirrors: Sequence[Mirror]) -> None:
+        """A cluster is others', too.
+
+        Raises:
+            Forbidden: with these, more of the user's runs would be there than its remote allows.
+        """
+        new = [mirror for mirror in mirrors if not mirror.was_heard_of]
+        if remote.queued is None or not new:
+            return
+        there = self.ledger.count_going_on(remote.name)
+        if there + len(new) > remote.queued:
+            self.planning.note_unsent(new)
+            raise Forbidden(
+                f"{remote.name} is to have at most {remote.queued} of your runs at once (queued)",
+                cause=f"new: {len(new)}, there when this laptop last asked: {there}",
+                fix="fewer at once; or train status, which learns what has ended by now; or "
+                f"another number under remotes: {remote.name}: queued:",
+            )
+
+    def keep_code(self, snapshot: Snapshot) -> None:
         """For `train history`; what cannot be kept never stops a run."""
         try:
             PastCode(self.workspace.state).keep(snapshot.code)
@@ -135,7 +159,7 @@ class RoundTrip:
         try:
             return self.connect(remote, ahead.calls)
         except ConnectError:
-            self._planning.note_unsent(mirrors)
+            self.planning.note_unsent(mirrors)
             raise
 
     def submit(
@@ -157,36 +181,74 @@ class RoundTrip:
         fingerprint = link.host_key_fingerprint
         while True:
             try:
-                requests = tuple(mirror.request for mirror in mirrors)
-                submit(link, snapshot, requests, self.tell, ahead)
+                self.start(link, snapshot, mirrors, ahead)
             except ConnectionLost as lost:
                 link.close()
-                self._planning.may_be_sent(mirrors)
                 # Nothing may have been started yet, so somebody should soon know.
                 link = reconnect(
-                    lambda: self._connect_again(remote, fingerprint),
+                    lambda: self.connect_again(remote, fingerprint),
                     lost,
                     self.tell,
                     limit_s=_SUBMIT_RETRY_LIMIT_S,
                 )
-            except Refused as no:
-                if no.code in _NOTHING_STARTED:
-                    self._planning.note_unsent(mirrors)
-                raise
             else:
-                self._mark_submitted(link, mirrors)
                 return link
+
+    def plan_named(self, order: Order, snapshot: Snapshot, run_id: str) -> Mirror:
+        """The run of the order's one job that bears this id, as `Planning` has it."""
+        return self.planning.plan_named(order, snapshot, run_id)
+
+    def start(
+        self,
+        link: Link,
+        snapshot: Snapshot,
+        mirrors: Sequence[Mirror],
+        ahead: Ahead = _NOTHING_AHEAD,
+    ) -> None:
+        """Send what the VM lacks and start the runs, over this one line.
+
+        Raises:
+            ConnectionLost: it is not known whether they were started; doing it again is safe.
+        """
+        requests = tuple(mirror.request for mirror in mirrors)
+
+        def send() -> Link:
+            submit(link, snapshot, requests, self.tell, ahead)
+            return link
+
+        self.record_sent(mirrors, send)
+
+    def record_sent(self, mirrors: Sequence[Mirror], send: Callable[[], Link]) -> None:
+        """Record what comes of a submission.
+
+        Args:
+            send: makes it, or waits for who does; gives the link over which it went.
+
+        Raises:
+            What `send` raises.
+        """
+        try:
+            link = send()
+        except ConnectionLost:
+            self.planning.may_be_sent(mirrors)
+            raise
+        except Refused as no:
+            if no.code in _NOTHING_STARTED:
+                self.planning.note_unsent(mirrors)
+            raise
+        self._mark_submitted(link, mirrors)
 
     def _mark_submitted(self, link: Link, mirrors: Iterable[Mirror]) -> None:
         """The VM has them, which is paid for from now on, even if it never speaks again."""
-        for mirror in mirrors:
-            if mirror.seen is None:
-                report = RunReport(mirror.run_id, mirror.request.job, alive=True, stamp="")
-                mirror.see(report, link.hello.boot_id, link.clock_off_s)
-                now = datetime.now(UTC)
-                queued = RunEvent(mirror.run_id, State.QUEUED.value, now, Reporter.LAPTOP)
-                self.ledger.add(queued)
-                self.tell.step(f"submitted {mirror.run_id}")
+        new = [mirror for mirror in mirrors if mirror.seen is None]
+        now, queued = datetime.now(UTC), State.QUEUED.value
+        # At once, since each time the disk is waited for; and first, since of a mirror that has
+        # been seen it is not done again.
+        self.ledger.add(*(RunEvent(m.run_id, queued, now, Reporter.LAPTOP) for m in new))
+        for mirror in new:
+            report = RunReport(mirror.run_id, mirror.request.job, alive=True, stamp="")
+            mirror.see(report, link.hello.boot_id, link.clock_off_s)
+            self.tell.step(f"submitted {mirror.run_id}")
 
     def follow(
         self,
@@ -206,9 +268,12 @@ class RoundTrip:
         Raises:
             Interrupted: the user pressed Ctrl-C; the runs go on.
         """
+        # Once the VM is at work.
+        from orchestrator.costs.bounds import Bounds
+
         fingerprint = link.host_key_fingerprint
         follower = Follower(
-            lambda: self._connect_again(remote, fingerprint),
+            lambda: self.connect_again(remote, fingerprint),
             mirrors,
             self.tell,
             self.take_home,
@@ -217,7 +282,7 @@ class RoundTrip:
         )
         follower.replay(tail)
         try:
-            with self._examining(mirrors) if grade else nullcontext():
+            with self.examining(mirrors) if grade else nullcontext():
                 return follower.follow(link)
         except KeyboardInterrupt:
             raise _detached(mirrors, remote) from None
@@ -226,7 +291,7 @@ class RoundTrip:
             for mirror in mirrors:
                 self.record_events(mirror)
 
-    def _connect_again(self, remote: Remote, fingerprint: str) -> Link:
+    def connect_again(self, remote: Remote, fingerprint: str) -> Link:
         """As the config has it by now: a machine that was restarted may have another address.
 
         Args:
@@ -247,7 +312,8 @@ class RoundTrip:
             )
         return link
 
-    def _examining(self, mirrors: Sequence[Mirror]) -> AbstractContextManager[None]:
+    def examining(self, mirrors: Sequence[Mirror]) -> AbstractContextManager[None]:
+        """Within, models are graded as they come home."""
         return self._early.beside(self.exam, mirrors)
 
     def catch_up(self, link: Link, mirrors: Sequence[Mirror]) -> None:
@@ -261,9 +327,15 @@ class RoundTrip:
             return (first_look(mirrors),)
         return (first_look(mirrors), *first_fetch(first.run_id, first.request.outputs))
 
-    def look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller) -> None:
-        """Learn where they stand and what they wrote, and take nothing home."""
-        self._look(link, mirrors, tell, lambda link, mirror: None)
+    def look(
+        self, link: Link, mirrors: Sequence[Mirror], tell: Teller, wait_s: float = 0.0
+    ) -> None:
+        """Learn where they stand and what they wrote, and take nothing home.
+
+        Args:
+            wait_s: for something new, where there is nothing.
+        """
+        self._look(link, mirrors, tell, lambda link, mirror: None, wait_s)
 
     def take_home(self, link: Link, mirror: Mirror) -> None:
         """Record how a run ended, and pull its outputs."""
@@ -276,7 +348,12 @@ class RoundTrip:
             return
         if state is not None:
             self.tell.step(f"{mirror.run_id} {_ending(state)}")
+            for loading in state.loadings:
+                say = self.tell.warn if loading.trouble else self.tell.step
+                say(loading_text(loading))
         request = mirror.request
+        if request.tensorboard:
+            self._copy_events(link, mirror)
         sound = accept(seen.report.artifacts, request.outputs)
         if left := [a.path for a in seen.report.artifacts if a not in sound]:
             names = ", ".join(ascii(path) for path in left[:5])
@@ -289,22 +366,35 @@ class RoundTrip:
                 "drops it, it is there",
             )
             self._troubles.note(trouble, [mirror])
-        came = Counted(self.tell)
-        for artifact in sound:
-            try:
-                came.step(self._pull(link, mirror, artifact))
-            except AgentBroken:
-                raise
-            except (ModelDamaged, UsageError, Refused) as trouble:
-                # One bad file never keeps the other runs from being followed and pulled.
-                self._troubles.note(trouble, [mirror])
-        came.tell_rest(f"more that {mirror.run_id} made are pulled and verified")
+        self._pull(link, mirror, sound)
         made = seen.report.artifacts
         lacking = ", ".join(unmade(made, request.outputs))
         if lacking and state is not None and state.state is State.SUCCEEDED:
             how_much = "all of its outputs but" if made else "none of its outputs:"
             self.tell.warn(f"{mirror.run_id} made {how_much} {lacking}")
         self._early.examine(self.exam, mirror)
+
+    def leave_away(self, mirror: Mirror, no: Refused) -> None:
+        """Nothing more is pulled of it by this command, which ends with that; the others are, and
+        the same command again goes on with it.
+        """
+        trouble = Refused(
+            f"{mirror.run_id} did not come home: {no}",
+            code=no.code,
+            cause=no.cause,
+            fix=no.fix or f"the same command again, or: train pull {mirror.run_id}",
+        )
+        self._troubles.note(trouble, [])
+
+    def _copy_events(self, link: Link, mirror: Mirror) -> None:
+        from orchestrator.trackers.eventfiles import copy_events
+
+        try:
+            copy_events(link, mirror, self.tell)
+        except AgentBroken:
+            raise
+        except (UsageError, Refused) as trouble:
+            self._troubles.note(trouble, [mirror])
 
     def settle(self, jobs: Iterable[Job], mirrors: Sequence[Mirror], *, best: bool) -> Result:
         """Grade what has no verdict yet, then put the right model into each folder."""
@@ -321,32 +411,58 @@ class RoundTrip:
     def is_home(self, mirror: Mirror) -> bool:
         return is_home(mirror, self.ledger, self.exam.shelf)
 
-    def _pull(self, link: Link, mirror: Mirror, artifact: Artifact) -> str:
+    def _pull(self, link: Link, mirror: Mirror, artifacts: Iterable[Artifact]) -> None:
         shelf, partial = self.exam.shelf, mirror.folder / "partial"
-        # Another `train` may follow the same run; both would write to the same partial file.
+        came = Counted(self.tell)
+        new: list[ArtifactFact] = []
+        # Another `train` may follow the same run; both would write to the same partial files.
         with alone(mirror.folder / "pulling"):
-            path = pull(link, mirror.run_id, artifact, partial, shelf, self.tell)
-            if self.ledger.artifact(mirror.run_id, artifact.path) is None:
-                now = datetime.now(UTC)
-                self.ledger.add(
-                    ArtifactFact(
-                        mirror.run_id, artifact.path, artifact.size_bytes, artifact.sha256, now
-                    )
-                )
-        size = format_size(artifact.size_bytes)
-        return f"pulled {artifact.path}, {size}, sha256 {path.parent.name[:12]} verified"
+            recorded = {fact.path for fact in self.ledger.artifacts(mirror.run_id)}
+            try:
+                for pulled in pull(link, mirror.run_id, artifacts, partial, shelf, self.tell):
+                    try:
+                        came.step(_told(pulled))
+                    except (ModelDamaged, UsageError, Refused) as trouble:
+                        # One bad file never keeps the other runs from being followed and pulled.
+                        self._troubles.note(trouble, [mirror])
+                    else:
+                        new.append(_fact(mirror.run_id, pulled.artifact))
+            finally:
+                # At once, since each time the disk is waited for. What a kill keeps from being
+                # recorded is on the shelf, where the next pull finds it.
+                self.ledger.add(*(fact for fact in new if fact.path not in recorded))
+        came.tell_rest(f"more that {mirror.run_id} made are pulled and verified")
 
-    def _look(self, link: Link, mirrors: Sequence[Mirror], tell: Teller, on_end: OnEnd) -> None:
+    def _look(
+        self,
+        link: Link,
+        mirrors: Sequence[Mirror],
+        tell: Teller,
+        on_end: OnEnd,
+        wait_s: float = 0.0,
+    ) -> None:
         try:
-            look(link, mirrors, tell, on_end)
+            look(link, mirrors, tell, on_end, wait_s)
         finally:
             for mirror in mirrors:
                 self.record_events(mirror)
 
 
+def _told(pulled: Pulled) -> str:
+    """Raises: what `pulled.kept` has instead of a file."""
+    artifact, digest = pulled.artifact, pulled.kept.result().parent.name
+    size, pace = format_size(artifact.size_bytes), took(artifact.size_bytes, pulled.seconds)
+    return f"pulled {artifact.path}, {size}{pace}, sha256 {digest[:12]} verified"
+
+
+def _fact(run_id: str, artifact: Artifact) -> ArtifactFact:
+    now = datetime.now(UTC)
+    return ArtifactFact(run_id, artifact.path, artifact.size_bytes, artifact.sha256, now)
+
+
 def _detached(mirrors: Sequence[Mirror], remote: Remote) -> Interrupted:
     """What the user reads after Ctrl-C: what goes on, and the next three commands."""
-    names = [mirror.run_id for mirror in mirrors if not mirror.ended]
+    names = list(dict.fromkeys(chief_id(mirror.run_id) for mirror in mirrors if not mirror.ended))
     if not names:
         return Interrupted("interrupted; the runs have ended", fix="train pull")
     return Interrupted(

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.cost import Cost, format_duration
+from orchestrator.costs.cost import Cost, format_duration
+from orchestrator.costs.money import priced_runs
 from orchestrator.declared import is_home
 from orchestrator.errors import ConnectError, ConnectionLost, TrainshedError
-from orchestrator.ledger import Ledger
-from orchestrator.mirror import LOST, Mirror, age
-from orchestrator.money import priced_runs
-from orchestrator.shelf import Shelf
-from orchestrator.spec import Workspace
-
-# The later of two grades takes the place of the earlier one.
-_POINTS = """
-SELECT sha256, points FROM verdict
-WHERE workspace = ? AND sha256 IN (SELECT value FROM json_each(?)) AND outcome <> 'broken'
-ORDER BY graded_at, rowid
-"""
+from orchestrator.grades.counting import present_grades
+from orchestrator.grades.verdict import Outcome
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.mirror import LOST, Mirror, age
+from orchestrator.records.shelf import Shelf
+from orchestrator.settings.spec import Workspace
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,8 @@ class StatusRow:
     Attributes:
         note: what the user should know beyond the state: not asked, not pulled.
         ended_at: by this laptop's clock; None while it goes on, and where nobody knows.
-        points: of the model it made; None where there is none, or no grade of it.
+        points: of the model it made, by the grader of now; None where there is none, or no such
+            grade of it.
     """
 
     mirror: Mirror
@@ -73,23 +68,38 @@ def status_rows(
 def _points(
     workspace: Workspace, ledger: Ledger, mirrors: Sequence[Mirror]
 ) -> dict[str, int | None]:
-    """What the last grades of the runs' models were, by run id."""
-    made = [(m.run_id, fact.sha256) for m in mirrors for fact in ledger.artifacts(m.run_id)]
-    digests = json.dumps([sha256 for _, sha256 in made])
-    graded = dict(ledger.query(_POINTS, str(workspace.root), digests))
-    return {run_id: graded[sha256] for run_id, sha256 in made if sha256 in graded}
+    """What the last grades of the runs' models are, by run id."""
+    jobs = {mirror.request.job for mirror in mirrors}
+    # One file may stand in two categories, and be worth points in one of them only.
+    graded = {
+        (job.name, fact.sha256): fact.points
+        for job in workspace.jobs
+        if job.name in jobs
+        for fact in present_grades(workspace, ledger, job)
+        if fact.outcome != Outcome.BROKEN.value
+    }
+    made = [
+        (mirror, (mirror.request.job, fact.sha256))
+        for mirror in mirrors
+        for fact in ledger.artifacts(mirror.run_id)
+    ]
+    return {mirror.run_id: graded[model] for mirror, model in made if model in graded}
 
 
 def _note(mirror: Mirror, error: TrainshedError | None, ledger: Ledger, shelf: Shelf) -> str:
     if error is not None:
         return why_unasked(mirror, error)
     away = mirror.ended and mirror.verdict != LOST and not is_home(mirror, ledger, shelf)
+    if away and mirror.is_gone:
+        return f"gone from {ledger.remote_of(mirror.run_id)} before it was pulled"
+    if away and mirror.is_trial:
+        return "a trial, left there: train pull RUN"
     return "not here yet: train pull" if away else ""
 
 
 def why_unasked(mirror: Mirror, error: TrainshedError) -> str:
     if not isinstance(error, ConnectError | ConnectionLost):
         return str(error)
-    seen = mirror.seen
-    last = f"last seen {format_duration(age(seen))} ago" if seen else "never seen"
+    at = mirror.heard_at
+    last = f"last seen {format_duration(age(at))} ago" if at else "never seen"
     return f"unreachable ({last}): {error}"

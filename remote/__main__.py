@@ -1,4 +1,6 @@
-"""What a `remote.zip` does when Python is given it: supervise a run, or guard the machine."""
+"""What a `remote.zip` does when Python is given it: supervise a run, guard the machine, look
+whether models can be loaded, what a cluster's compute node sees, or serve TensorBoard.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,18 @@ def _main(arguments: tuple[str, ...]) -> None:
         from remote import guard
 
         guard.main(arguments[1:])
+    elif arguments[0] == "load":
+        from remote import loading
+
+        loading.main(arguments[1:])
+    elif arguments[0] == "look":
+        from remote import survey
+
+        survey.main(arguments[1:])
+    elif arguments[0] == "board":
+        from remote import boardserver
+
+        boardserver.main(arguments[1:])
     else:
         from remote import supervisor
 

@@ -17,7 +17,19 @@ import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, Mapping, NoReturn, Tuple, Type
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterator,
+    Mapping,
+    NoReturn,
+    Optional,
+    Tuple,
+    Type,
+)
 
 from remote import clock, protocol, record
 from remote.lease import Lease
@@ -33,7 +45,17 @@ from remote.protocol import (
     WORKING,
     Frame,
 )
-from remote.runs import Refusal, cancel, list_runs, open_artifact, start_runs, watch
+from remote.runs import (
+    Refusal,
+    cancel,
+    give_back,
+    list_runs,
+    open_artifact,
+    run_folder,
+    start_runs,
+    watch,
+)
+from remote.slots import look_for_room
 from remote.store import Store, StoreTrouble
 from remote.tree import (
     BadTree,
@@ -46,6 +68,9 @@ from remote.tree import (
 )
 from remote.trouble import explain
 from remote.wanted import pack_wanted
+
+if TYPE_CHECKING:
+    from remote.board import OwnBoard
 
 # A laptop that has said nothing for so long is gone, even where the system has not noticed.
 _IDLE_LIMIT_S = 1800
@@ -73,6 +98,7 @@ class Agent:
         self.spoke_at = time.monotonic()
         self.lease = Lease(root)
         self.store = Store(root, self.tick)
+        self.board: Optional[OwnBoard] = None
         # Manifests by digest, each with what was lacking.
         self.offered: Dict[str, Tuple[bytes, Tuple[protocol.Lacking, ...]]] = {}
 
@@ -157,10 +183,15 @@ class Agent:
             protocol.Complete: self._complete,
             protocol.Patch: self._patch,
             protocol.Watch: self._watch,
+            protocol.Events: self._events,
+            protocol.Board: self._board,
             protocol.ListRuns: self._list,
             protocol.Cancel: self._cancel,
+            protocol.GiveBack: self._give_back,
+            protocol.Capacity: self._capacity,
             protocol.Fetch: self._fetch,
             protocol.Examine: self._examine,
+            protocol.Survey: self._survey,
             protocol.Tidy: self._tidy,
             protocol.Keep: self._keep,
             protocol.LetGo: self._let_go,
@@ -264,12 +295,36 @@ class Agent:
     def _watch(self, call: protocol.Watch, body: bytes) -> _Answer:
         return watch(self.store, call)
 
+    def _events(self, call: protocol.Events, body: bytes) -> _Answer:
+        from remote.events import read_events
+
+        return read_events(run_folder(self.store, call.run_id), call)
+
+    def _board(self, call: protocol.Board, body: bytes) -> _Answer:
+        from remote.board import OwnBoard
+
+        board = self.board = self.board or OwnBoard(self.store, self.package)
+        return self._meanwhile(lambda: board.show(call)), b""
+
     def _list(self, call: protocol.ListRuns, body: bytes) -> _Answer:
         return list_runs(self.store), b""
 
     def _cancel(self, call: protocol.Cancel, body: bytes) -> _Answer:
-        cancel(self.store, call.run_id)
+        cancel(self.store, call.run_id, call.fallen)
         return protocol.Done(), b""
+
+    def _give_back(self, call: protocol.GiveBack, body: bytes) -> _Answer:
+        give_back(self.store, call.run_id, begun=call.begun)
+        return protocol.Done(), b""
+
+    def _capacity(self, call: protocol.Capacity, body: bytes) -> _Answer:
+        from remote.gpu import GpuTrouble
+
+        try:
+            return look_for_room(self.store, call.slots), b""
+        except GpuTrouble as trouble:
+            why = f"the GPU driver does not answer: {trouble}"
+            raise Refusal("no-gpu", why, "see: train doctor NAME") from trouble
 
     def _fetch(self, call: protocol.Fetch, body: bytes) -> _Answer:
         file, size_bytes = open_artifact(self.store, call.run_id, call.path)
@@ -288,6 +343,11 @@ class Agent:
         from remote.doctor import examine
 
         return examine(self.store, call), b""
+
+    def _survey(self, call: protocol.Survey, body: bytes) -> _Answer:
+        from remote.survey import survey
+
+        return survey(self.store, call, self.package), b""
 
     def _tidy(self, call: protocol.Tidy, body: bytes) -> _Answer:
         from remote.tidy import tidy

@@ -20,6 +20,9 @@ RECORD, SEAL, LOG, OUTPUTS = "run.json", "run.seal", "log", "outputs/"
 # In the bundle that a notebook carries: the workspace's files, our own, and the request.
 TREE, OWN, REQUEST = "tree", "trainshed", "request.json"
 
+# A script may write there as on a machine of ours; it is not taken home.
+METRICS = "metrics.jsonl"
+
 VERSION = 1
 
 

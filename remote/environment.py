@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import BinaryIO, Callable, Sequence
 
@@ -85,6 +86,7 @@ def ensure_environment(
     with holding(store.lock_path(f"env-{digest[:16]}"), meanwhile=pause) as lock:
         if not store.touch(folder / _COMPLETE):
             discard(folder)
+            begun = time.monotonic()
             log.write(f"trainshed: building the environment {digest[:12]}\n".encode())
             log.flush()
             wanted = store.root / "envs" / f"{digest}.txt"
@@ -101,6 +103,7 @@ def ensure_environment(
                 discard(scratch)
             os.sync()  # after a power cut, `.complete` must not be all that there is
             (folder / _COMPLETE).touch()
+            log.write(f"trainshed: built in {time.monotonic() - begun:.0f} s\n".encode())
     return str(interpreter)
 
 

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from remote.usage import GpuUsage
+
 # A healthy driver answers in 0.1-2 s; with persistence mode off it wakes every GPU first.
 TIMEOUT_S = 5.0
 
@@ -24,25 +26,23 @@ _USAGE = (
 )
 _IDENTITY = ("uuid", "driver_version", "name")
 _PROCESS = ("pid", "gpu_uuid", "used_memory", "process_name")
+_STRAIN = ("index", "utilization.gpu", "temperature.gpu")
+# As it is called up to the 530 branch, and since; the same bits.
+_SLOWED = ("clocks_throttle_reasons.active", "clocks_event_reasons.active")
+
+# Why the clocks are lower than they could be, of the reasons that are a fault. A GPU that idles or
+# works at its rated power (a T4 nearly always) is as fast as it was sold.
+# Source: nvml.h, nvmlClocksThrottleReason*.
+_SLOWDOWNS = {
+    0x08: "slowed down by its hardware",
+    0x20: "too hot (the driver's limit)",
+    0x40: "too hot (the hardware's limit)",
+    0x80: "power brake",
+}
 
 
 class GpuTrouble(Exception):
     """nvidia-smi is there, but gave no answer that can be used; the message is its own."""
-
-
-class GpuUsage(NamedTuple):
-    """How busy a GPU is; None where the GPU or its driver cannot tell.
-
-    Attributes:
-        index: the driver's, as in CUDA_VISIBLE_DEVICES under CUDA_DEVICE_ORDER=PCI_BUS_ID.
-    """
-
-    index: int  # type: ignore[assignment]  # nobody misses tuple's method
-    utilization_percent: Optional[float]
-    memory_used_mib: Optional[int]
-    memory_total_mib: Optional[int]
-    temperature_c: Optional[float]
-    power_w: Optional[float]
 
 
 class Gpu(NamedTuple):
@@ -63,6 +63,19 @@ class Gpu(NamedTuple):
     name: str
     driver: str
     compute_cap: str
+
+
+class Strain(NamedTuple):
+    """How hard a GPU works at one moment.
+
+    Attributes:
+        slowed: why it is slower than it could be, where that is a fault and the driver tells.
+    """
+
+    index: int  # type: ignore[assignment]  # nobody misses tuple's method
+    utilization_percent: Optional[float]
+    temperature_c: Optional[float]
+    slowed: Tuple[str, ...]
 
 
 class GpuProcess(NamedTuple):
@@ -162,6 +175,28 @@ def parse_usage(text: str) -> Tuple[GpuUsage, ...]:
     return tuple(GpuUsage(**_usage(row)) for row in rows)
 
 
+def strain_query(*, newer: bool = False) -> Query:
+    """Ask for what `parse_strain` reads.
+
+    Args:
+        newer: whether the driver is one that no longer knows the older word.
+    """
+    return Query("gpu", (*_STRAIN, _SLOWED[newer]))
+
+
+def parse_strain(text: str) -> Tuple[Strain, ...]:
+    """The answer to `strain_query`."""
+    return tuple(
+        Strain(
+            int(row["index"]),
+            _number(row["utilization.gpu"]),
+            _number(row["temperature.gpu"]),
+            _slowdowns(row["slowed"]),
+        )
+        for row in _rows(text, (*_STRAIN, "slowed"))
+    )
+
+
 def read_gpus(timeout_s: float = TIMEOUT_S) -> Tuple[Gpu, ...]:
     """Every GPU the driver knows, by index; none where there is no nvidia-smi.
 
@@ -253,6 +288,14 @@ def _number(text: str) -> Optional[float]:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _slowdowns(text: str) -> Tuple[str, ...]:
+    try:
+        bits = int(text, 16)
+    except ValueError:
+        return ()
+    return tuple(words for bit, words in _SLOWDOWNS.items() if bits & bit)
 
 
 def _whole(text: str) -> Optional[int]:

@@ -20,7 +20,7 @@ from typing import List, Optional, Set, Tuple
 
 from remote import clock
 from remote.atomic import replace_file
-from remote.guardfolder import Beat, GuardFolder, Terms, this_moment
+from remote.guardfolder import Beat, GuardFolder, Terms, this_moment, was_stopped
 from remote.guardrules import TICK_S, Act, Count, Decision, Look, advance, begin, decide
 from remote.keepalive import guard_command
 from remote.lock import take
@@ -29,6 +29,7 @@ from remote.presence import LiveRun, Presence, Runs
 from remote.processes import read_processes, send_signal
 from remote.protocol import Boot, Stop
 from remote.record import to_bytes
+from remote.runfolder import STAYS_ON
 from remote.selfstop import stop
 
 # How soon new terms are seen.
@@ -43,6 +44,7 @@ class Guard:
     count: Count
     presence: Presence
     stopping: Optional[Stop]
+    boots: Tuple[Boot, ...] = ()
 
     def __init__(self, folder: GuardFolder) -> None:
         self.folder = folder
@@ -75,13 +77,15 @@ class Guard:
     def tick(self, terms: Terms) -> float:
         """One look and what follows from it; returns when to look again, in seconds."""
         look, living = self._look()
-        self.count = advance(self.count, look)
+        self.count = advance(self.count, look, was_stopped(self.boots, self.count))
         decision = decide(terms.limits, self.count, look)
         self._write_beat(terms, decision)
         if self.notice:
             self._note_notice(terms)
-        if decision.act is not Act.WAIT or self.notice:
-            self._warn(living, decision.why if decision.act is not Act.WAIT else self.notice)
+        if decision.act is not Act.WAIT:
+            self._warn(living, f"{decision.why}\n{STAYS_ON}" if terms.trouble else decision.why)
+        elif self.notice:
+            self._warn(living, self.notice)
         if decision.act is Act.STOP:
             for run in living:
                 # One that has saved stays until the machine goes: see `warn`.

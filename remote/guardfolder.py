@@ -119,7 +119,8 @@ class GuardFolder(NamedTuple):
             return beat.boots
         booted_s = counted.wall_s - counted.mono_s
         stopped = any(s.at_s >= booted_s and not s.trouble for s in self.read_stops())
-        return (*beat.boots, Boot(counted.wall_s, counted.mono_s, stopped))[-_BOOTS_KEPT:]
+        gone = Boot(counted.wall_s, counted.mono_s, stopped, counted.boot_id)
+        return (*beat.boots, gone)[-_BOOTS_KEPT:]
 
     def read_stops(self) -> Tuple[Stop, ...]:
         try:
@@ -144,6 +145,11 @@ class GuardFolder(NamedTuple):
                 file.write(f"{clock.now()} {text}\n".encode("utf-8", "replace"))
         except OSError:
             pass
+
+
+def was_stopped(boots: Tuple[Boot, ...], counted: Count) -> bool:
+    """Whether the guard turned the machine off in the boot of the count; one before this one."""
+    return any(boot.stopped and boot.id == counted.boot_id for boot in boots)
 
 
 def guard_folder(root: Path) -> GuardFolder:

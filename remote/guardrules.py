@@ -8,8 +8,8 @@ changes nothing:
   such a machine is not paid for by the hour.
 - From one boot to the next the wall clock counts for the session's end. For what is paid, the time
   since the boot counts and of the time before it REBOOT_S at most: so long a reboot may take, and
-  of more the machine was off. A wall clock that went back says nothing: the time since the boot
-  counts for both.
+  of more the machine was off. Where the guard itself had turned it off, that is GOES_DOWN_S. A wall
+  clock that went back says nothing: the time since the boot counts for both.
 - Idle is what passed between looks that saw nothing, LOOK_LIMIT_S of each at most, so that a long
   sleep of the guard is not taken for one of the machine's users. A boot is a sign of life.
 - A look that could not see counts as one that saw something, for BLIND_LIMIT_S on end.
@@ -25,7 +25,9 @@ from typing import NamedTuple, Optional, Tuple
 
 TICK_S = 15.0
 LOOK_LIMIT_S = 4 * TICK_S
-REBOOT_S = 300.0
+REBOOT_S = 600.0
+# A system's shutdown, and the cloud's word that it is off.
+GOES_DOWN_S = 60.0
 BLIND_LIMIT_S = 6 * 3600.0
 # Together less than a minute, should the one come in the middle of the other.
 BOOT_GRACE_S = 38.0
@@ -106,8 +108,12 @@ def begin(look: Look) -> Count:
     return Count(look.boot_id, look.mono_s, look.wall_s)
 
 
-def advance(count: Count, look: Look) -> Count:
-    """The count at this look."""
+def advance(count: Count, look: Look, stopped: bool = False) -> Count:
+    """The count at this look.
+
+    Args:
+        stopped: whether the guard turned the machine off in the boot of `count`.
+    """
     if look.boot_id == count.boot_id:
         spent_s = on_s = max(0.0, look.mono_s - count.mono_s)
         here_s = None if count.here_s is None else count.here_s + spent_s
@@ -119,7 +125,7 @@ def advance(count: Count, look: Look) -> Count:
             # What has a longer uptime than it was away is a container, whose clock is its host's.
             up_s = min(up_s, gap_s)
         spent_s = max(gap_s, up_s)
-        on_s = up_s + min(spent_s - up_s, REBOOT_S)
+        on_s = up_s + min(spent_s - up_s, GOES_DOWN_S if stopped else REBOOT_S)
         here_s = 0.0
         active = True
     blind_s = count.blind_s + spent_s if active is None else 0.0

@@ -12,8 +12,8 @@ from typing import Optional
 
 from remote import keepalive, selfstop
 from remote.atomic import replace_file
-from remote.guardfolder import Beat, GuardFolder, Terms, guard_folder, this_moment
-from remote.guardrules import advance
+from remote.guardfolder import Beat, GuardFolder, Terms, guard_folder, this_moment, was_stopped
+from remote.guardrules import Look, advance
 from remote.lock import is_held, take
 from remote.protocol import Keep, Kept
 from remote.record import to_bytes
@@ -38,12 +38,7 @@ def keep(root: Path, call: Keep, package: bytes) -> Kept:
     folder.path.mkdir(mode=0o700, exist_ok=True)
     _bring(folder, package)
     trouble = selfstop.check(call.how, dict(call.options)) if call.how else _NO_WAY
-    before, beat = folder.read_terms(), folder.read_beat()
-    before_s = 0.0
-    if before is not None and before.keep.session == call.session:
-        before_s = before.before_s
-        if beat is not None and beat.asked == before.asked:
-            before_s += advance(beat.counted, at).on_s
+    before_s = on_s(folder, call.session, at)
     terms = Terms(secrets.token_hex(8), call, at, before_s, trouble)
     folder.laptop.touch()
     replace_file(folder.terms, to_bytes(terms))
@@ -53,6 +48,18 @@ def keep(root: Path, call: Keep, package: bytes) -> Kept:
         replace_file(folder.terms, to_bytes(terms))
     _await_guard(root, terms)
     return how_kept(root)
+
+
+def on_s(folder: GuardFolder, session: str, at: Look) -> float:
+    """For how long the machine was on in the session until then, as far as it was guarded."""
+    terms = folder.read_terms()
+    if terms is None or terms.keep.session != session:
+        return 0.0
+    beat = _beat(folder, terms)
+    if beat is None:
+        return terms.before_s
+    counted = advance(beat.counted, at, was_stopped(folder.read_boots(), beat.counted))
+    return terms.before_s + counted.on_s
 
 
 def let_go(root: Path, session: str) -> None:

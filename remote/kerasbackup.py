@@ -44,13 +44,6 @@ def count_fit(checkpoints: Path, restarts: str) -> int:
         os.close(counter)
 
 
-def has_own(callbacks: Any) -> bool:  # noqa: ANN401  # Keras's many forms
-    """Whether a script that gives these callbacks to fit keeps its own backups."""
-    listed = getattr(callbacks, "callbacks", callbacks)
-    listed = listed if isinstance(listed, (list, tuple)) else [listed]
-    return any(cls.__name__ == NAME for one in listed for cls in type(one).__mro__)
-
-
 def make_backup(
     callbacks: ModuleType, version: str, folder: Path, must_stop: Callable[[], bool], say: Say
 ) -> Any:  # noqa: ANN401  # a callback of whichever Keras it is

@@ -37,6 +37,8 @@ from typing import Any
 # How often the file system is asked whether to stop: an NFS home answers in milliseconds.
 LOOK_S = 1.0
 
+_LARGEST_FIT = 2**32
+
 
 class Watch:
     """What this process knows of the fits in it, and what it was asked.
@@ -50,6 +52,8 @@ class Watch:
         self._metrics_file = run_folder / "metrics.jsonl"
         checkpoints = os.environ.get("TRAINSHED_CHECKPOINTS")
         self._checkpoints = Path(checkpoints) if checkpoints else None
+        events = os.environ.get("TRAINSHED_EVENTS")
+        self._events = Path(events) if events else None
         self._off = False
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
@@ -72,7 +76,7 @@ class Watch:
         self._open_metrics()
         if self._checkpoints is not None and self._metrics is not None:
             restarts = os.environ.get("TRAINSHED_RESTARTS", "0")
-            self._fits = _kerasbackup().count_fit(self._checkpoints, restarts)
+            self._fits = _beside("kerasbackup").count_fit(self._checkpoints, restarts)
         else:
             self._fits += 1
         return self._fits
@@ -83,13 +87,33 @@ class Watch:
         Args:
             given: the callbacks of the script.
         """
-        if self._checkpoints is None or self._metrics is None or _kerasbackup().has_own(given):
+        if self._checkpoints is None or self._metrics is None:
+            return None
+        if _has(given, _beside("kerasbackup").NAME):
             return None
         folder = self._checkpoints / f"fit-{number}"
         try:
-            return _kerasbackup().make_backup(callbacks, version, folder, self.must_stop, _say)
+            return _beside("kerasbackup").make_backup(
+                callbacks, version, folder, self.must_stop, _say
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
             _say(f"no checkpoints: {type(error).__name__}: {error}")
+            return None
+
+    def board(self, callbacks: ModuleType, number: int, given: object) -> Any:  # noqa: ANN401  # a callback
+        """What writes the fit's event files; None as of `backup`, or where it cannot be done."""
+        if self._events is None or self._metrics is None:
+            return None
+        if _has(given, _beside("kerasboard").NAME):
+            return None
+        folder = self._events / f"fit-{number}"
+        try:
+            return _beside("kerasboard").make_board(callbacks, folder, _say)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
+            self._events = None  # said once
+            missing = getattr(error, "name", None)
+            fix = f"; this machine needs: pip install {missing}" if missing else ""
+            _say(f"no TensorBoard events: {type(error).__name__}: {error}{fix}")
             return None
 
     def end(self) -> None:
@@ -142,14 +166,17 @@ class Watch:
             self._metrics = None
 
     def _read_fits(self, metrics: int) -> int:
-        """How many fits earlier processes of the run have logged."""
+        """The last fit that an earlier process of the run, or the script itself, has told of."""
         fits, line = self._fits, b"\n"
         with open(metrics, "rb", closefd=False) as file:
             for line in file:
                 try:
-                    fits = max(fits, int(json.loads(line)["fit"]))
-                except (ValueError, KeyError, TypeError):
+                    fit = json.loads(line).get("fit", 1)
+                except (ValueError, AttributeError, RecursionError):
                     continue
+                # A script may have written anything, and what follows a wild one nobody could read.
+                if type(fit) is int and fit <= _LARGEST_FIT:
+                    fits = max(fits, fit)
         if not line.endswith(b"\n"):
             os.write(metrics, b"\n")  # a full disk cut it; the next one must not be lost with it
         return fits
@@ -210,8 +237,9 @@ def hook(module: ModuleType, callbacks: str, run_folder: Path) -> None:
             given = args[position] if len(args) > position else kwargs.get("callbacks")
             backup = watch.backup(found, getattr(module, "__version__", "2"), number, given)
             log = _callback_class(found.Callback)(watch, number)
-            # The line first: an epoch may be told twice after a restart, but none is left out.
-            ours = [log] if backup is None else [log, backup]
+            board = watch.board(found, number, given)
+            # The backup last: an epoch may be told twice after a restart, but none is left out.
+            ours = [one for one in (log, board, backup) if one is not None]
             if len(args) > position:
                 added = _add(args[position], ours, model)
                 with_ours = (*args[:position], added, *args[position + 1 :])
@@ -298,6 +326,13 @@ def _add(callbacks: Any, ours: list[Any], model: object) -> Any:  # noqa: ANN401
     return [callbacks, *ours]
 
 
+def _has(callbacks: Any, name: str) -> bool:  # noqa: ANN401  # many forms
+    """Whether the script gives fit a callback of this class, or of one made of it."""
+    listed = getattr(callbacks, "callbacks", callbacks)
+    listed = listed if isinstance(listed, (list, tuple)) else [listed]
+    return any(cls.__name__ == name for one in listed for cls in type(one).__mro__)
+
+
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
     """The metrics that are single numbers."""
     numbers: dict[str, float | None] = {}
@@ -340,11 +375,9 @@ def _say_unused_gpus() -> None:
 
 
 @functools.lru_cache(maxsize=None)
-def _kerasbackup() -> ModuleType:
-    """The module beside this one."""
-    spec = spec_from_file_location(
-        "trainshed_kerasbackup", Path(__file__).with_name("kerasbackup.py")
-    )
+def _beside(name: str) -> ModuleType:
+    """The module of this name beside this one."""
+    spec = spec_from_file_location(f"trainshed_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     found = module_from_spec(spec)

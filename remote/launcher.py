@@ -50,6 +50,19 @@ def prepare_launch(run_folder: Path, package: Path, python: str, metrics: bool) 
     }
 
 
+def begin_metrics(file: Path) -> None:
+    """Have the file there, with what an earlier attempt wrote, and end a line that was cut: the
+    next one must not be lost with it. A script that takes the path for a folder's fails at once.
+
+    Raises:
+        OSError: no space, no permission.
+    """
+    with file.open("a+b") as lines:
+        lines.seek(max(0, lines.seek(0, os.SEEK_END) - 1))
+        if lines.read(1) not in (b"", b"\n"):
+            lines.write(b"\n")
+
+
 def write_site(site: Path, package: Path) -> None:
     """Put into `site` what Python imports at its start when the folder is on PYTHONPATH."""
     site.mkdir(exist_ok=True)
@@ -57,7 +70,7 @@ def write_site(site: Path, package: Path) -> None:
     # user's own folder `remote`.
     with zipfile.ZipFile(package) as modules:
         (site / "sitecustomize.py").write_bytes(modules.read("remote/sitehook.py"))
-        for name in ("kerashook.py", "kerasbackup.py"):
+        for name in ("kerashook.py", "kerasbackup.py", "kerasboard.py"):
             (site / name).write_bytes(modules.read(f"remote/{name}"))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, Mapping, NamedTuple
 
 from remote import clock
-from remote.elsewhere import LOG, OUTPUTS, RECORD, REQUEST, SEAL, TREE, VERSION, Told, seal
+from remote.elsewhere import LOG, METRICS, OUTPUTS, RECORD, REQUEST, SEAL, TREE, VERSION, Told, seal
 from remote.gpu import GpuTrouble, read_gpus
 from remote.outputs import find_outputs
 from remote.protocol import CHUNK_BYTES
@@ -141,6 +141,7 @@ def _environment(folder: Path, environment: Mapping[str, str]) -> Dict[str, str]
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
+        "TRAINSHED_METRICS": str(folder / METRICS),
         "TRAINSHED_PARAMS": json.dumps(
             {name[6:]: value for name, value in environment.items() if name.startswith("PARAM_")}
         ),

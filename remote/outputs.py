@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, List, Set, Tuple
 
-from remote.protocol import CHUNK_BYTES
+from remote.protocol import CHUNK_BYTES, share_of_head
 from remote.runfolder import Artifact
 from remote.tree import BadTree, check_path
 
-# The laptop is told of all of them in the head of one frame (HEAD_LIMIT_BYTES), which leaves 670
-# bytes for each.
 LIMIT = 50_000
+# The laptop is told of all of them in the head of one frame, beside the state and other runs.
+LIMIT_SHARE = 0.75
 
 Tell = Callable[[str], None]
 
@@ -27,7 +27,8 @@ def find_outputs(
 
     A pattern is a path, a glob, or a folder (then all files below it). Links are left out: what
     they point to need not be the run's. Of what a pattern names itself, that it is a link or no
-    file; of what cannot be read, and of what comes after the first LIMIT, `tell` is told.
+    file; of what cannot be read, and of what comes after the first LIMIT, or of long names fewer,
+    `tell` is told.
     """
 
     def unreadable(error: OSError) -> None:
@@ -40,15 +41,25 @@ def find_outputs(
             paths.update(_matches(tree, pattern, unreadable, tell))
         except OSError as error:
             unreadable(error)
-    if len(paths) > LIMIT:
-        tell(f"of {len(paths)} outputs only the first {LIMIT} are recorded")
+    some = _as_many_as_can_be_told(sorted(paths))
+    if len(some) < len(paths):
+        tell(f"of {len(paths)} outputs only the first {len(some)} are recorded")
     found: List[Artifact] = []
-    for path in sorted(paths)[:LIMIT]:
+    for path in some:
         try:
             found.append(_hash(tree, path))
         except OSError as error:
             unreadable(error)
     return tuple(found)
+
+
+def _as_many_as_can_be_told(paths: List[str]) -> List[str]:
+    share = 0.0
+    for count, path in enumerate(paths[:LIMIT]):
+        share += share_of_head([path])
+        if share > LIMIT_SHARE:
+            return paths[:count]
+    return paths[:LIMIT]
 
 
 def _matches(

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Tuple
 
-from remote.runfolder import Artifact, RunRequest, RunState
+from remote.runfolder import Artifact, Ended, RunRequest, RunState, Slurm
 
 VERSION = 1
 
@@ -26,6 +26,8 @@ BODY_LIMIT_BYTES = 64 * 2**20
 # In memory `{}` takes thirty times its bytes; 50,000 artifacts are 400,000 values.
 HEAD_LIMIT_VALUES = 2**21
 CHUNK_BYTES = 256 * 2**10
+# What an artifact takes of a head besides its path.
+_ARTIFACT_BYTES, _ARTIFACT_VALUES = 160, 8
 
 # The agent says WORKING at least this often while it has nothing else to say; the laptop takes
 # three times as much silence for a dead line.
@@ -92,6 +94,21 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     return Frame(kind, fields, body)
 
 
+def share_of_head(paths: Iterable[str]) -> float:
+    """How much of a frame's head artifacts with these paths take: of its bytes or of its values,
+    whichever is more.
+    """
+    share = 0.0
+    for path in paths:
+        text = json.dumps(path)
+        text_values = sum(map(text.count, ",[{"))
+        share += max(
+            (len(text) + _ARTIFACT_BYTES) / HEAD_LIMIT_BYTES,
+            (text_values + _ARTIFACT_VALUES) / HEAD_LIMIT_VALUES,
+        )
+    return share
+
+
 class Boot(NamedTuple):
     """One boot of the machine, as its guard saw it.
 
@@ -99,11 +116,13 @@ class Boot(NamedTuple):
         last_s: the last sign of life, by the machine's clock.
         up_s: how long it had been up by then.
         stopped: whether the guard had turned it off.
+        id: its `Hello.boot_id`; empty where an earlier version noted it.
     """
 
     last_s: float
     up_s: float
     stopped: bool = False
+    id: str = ""
 
 
 class Hello(NamedTuple):
@@ -250,6 +269,7 @@ class RunReport(NamedTuple):
         alive: whether its supervisor lives (its lock is held), or is still to be started again.
         artifacts: outputs with their digests, once the state is final.
         stamp: changes whenever the report does; goes back as `Offsets.seen`.
+        lost: how it ended without a state of an end, where the machine knows.
     """
 
     run_id: str
@@ -258,6 +278,7 @@ class RunReport(NamedTuple):
     stamp: str
     state: Optional[RunState] = None
     artifacts: Tuple[Artifact, ...] = ()
+    lost: str = ""
 
 
 class Piece(NamedTuple):
@@ -271,22 +292,122 @@ class Piece(NamedTuple):
 
 class News(NamedTuple):
     """Attributes:
+    reports: of the runs that have ended, or of which the laptop has not seen this.
     missing: runs the VM does not know.
+    left: runs that are told of at the next call, because the answer is full.
     """
 
     reports: Tuple[RunReport, ...]
     pieces: Tuple[Piece, ...]
     missing: Tuple[str, ...]
+    left: Tuple[str, ...] = ()
 
 
 class ListRuns(NamedTuple):
     """Every run in the store, oldest first; answered by `News` without pieces."""
 
 
-class Cancel(NamedTuple):
-    """Ask a run to end. Durable: the run sees it, whatever happens to the line."""
+class Have(NamedTuple):
+    """The beginning of an event file that the laptop has.
+
+    Attributes:
+        name: as `Piece` has it.
+        tail: checksum of its last bytes, as `remote.events.checksum` has it.
+    """
+
+    name: str
+    size_bytes: int
+    tail: int
+
+
+class Events(NamedTuple):
+    """What a run's event files of TensorBoard have beyond `have`; answered by `News` with pieces
+    only, named by the paths of the files. One from 0 on, of a file that the laptop has a beginning
+    of, says that it was begun anew. Without pieces, all has come.
+    """
 
     run_id: str
+    have: Tuple[Have, ...] = ()
+
+
+class Board(NamedTuple):
+    """Show runs in the machine's own TensorBoard until the line ends. The same call again adds what
+    has come of them since; it is refused where TensorBoard has ended.
+
+    Attributes:
+        runs: the interpreter is that of the last one that the machine knows.
+        prefix: the path below which its pages are, `/` first; who does not know it sees nothing.
+    """
+
+    runs: Tuple[str, ...]
+    prefix: str
+
+
+class Served(NamedTuple):
+    """What the process of TensorBoard tells the agent.
+
+    Attributes:
+        trouble: why it has no port; then that is 0.
+    """
+
+    port: int
+    trouble: str = ""
+
+
+class Shown(NamedTuple):
+    """Attributes:
+    port: of the machine's own address 127.0.0.1.
+    runs: those that have event files by now.
+    """
+
+    port: int
+    runs: Tuple[str, ...]
+
+
+class Cancel(NamedTuple):
+    """Ask a run to end. Durable: the run sees it, whatever happens to the line.
+
+    Attributes:
+        fallen: the one of its gang that it is ended for; None where the user wants it.
+    """
+
+    run_id: str
+    fallen: Optional[Ended] = None
+
+
+class GiveBack(NamedTuple):
+    """Ask a run to end because another host has it from now on, or is to have it. Durable.
+
+    Attributes:
+        begun: also if it has begun; else one that does not wait in the queue any more ignores it.
+    """
+
+    run_id: str
+    begun: bool = False
+
+
+class Capacity(NamedTuple):
+    """How soon could a run begin here? Answered by `Room`.
+
+    Attributes:
+        slots: as `RunRequest` has them.
+    """
+
+    slots: Optional[int] = None
+
+
+class Room(NamedTuple):
+    """Attributes:
+    slots: of GPUs, or the one of the processor where there are none.
+    free: how many of them nobody holds or uses.
+    waiting: how many of them those who wait in the queue want, together.
+    has_gpus: whether the slots are GPUs.
+    """
+
+    slots: int
+    free: int
+    waiting: int
+    has_gpus: bool
 
 
 class Fetch(NamedTuple):
@@ -331,6 +452,57 @@ class Examined(NamedTuple):
     framework_trouble: str
     store_writable: str
     store_fix: str = ""
+
+
+class Survey(NamedTuple):
+    """Look at the cluster whose login node this is.
+
+    Attributes:
+        gpus: that a run would want.
+        with_job: whether a job is tried, which may take as long as the queue does.
+    """
+
+    terms: Slurm
+    gpus: int = 1
+    with_job: bool = False
+
+
+class Partition(NamedTuple):
+    """A part of the cluster as sinfo has it: `up`, 2 nodes, `1-00:00:00` or `infinite`, `gpu:2`."""
+
+    name: str
+    state: str
+    nodes: str
+    limit: str
+    gres: str
+
+
+class Sighting(NamedTuple):
+    """What a job on a compute node saw of the store.
+
+    Attributes:
+        gpus: that Slurm gave it, as CUDA_VISIBLE_DEVICES.
+        is_locked: whether a lock that is held on the login node is so there, too.
+    """
+
+    node: str
+    gpus: str
+    is_locked: bool
+
+
+class Surveyed(NamedTuple):
+    """Attributes:
+    trouble: why nothing could be asked.
+    refusal: what Slurm says against a run's job; empty where it would take it.
+    job_trouble: why the tried job saw nothing.
+    """
+
+    version: str = ""
+    partitions: Tuple[Partition, ...] = ()
+    trouble: str = ""
+    refusal: str = ""
+    seen: Optional[Sighting] = None
+    job_trouble: str = ""
 
 
 class Tidy(NamedTuple):

@@ -10,20 +10,42 @@ is never restarted more often than it may; one that crashed in between was count
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import Iterator, Optional
+
 from remote import clock
 from remote.atomic import replace_file
 from remote.record import Malformed, from_bytes
-from remote.runfolder import Attempt, RunFolder, RunRequest, RunState, State
+from remote.runfolder import Attempt, RunFolder, RunRequest, RunState, State, gang_folders
 
 
-def may_restart(folder: RunFolder) -> bool:
-    """Whether a run, if nobody holds its lock, is to be started again."""
+def may_restart(folder: RunFolder, *, by_cluster: bool = False) -> bool:
+    """Whether a run, if nobody holds its lock, is to be started again. Of a gang none goes on
+    without the others, so each of them must be one that may.
+
+    Args:
+        by_cluster: whether a cluster starts all of its gang again, and the others may have counted
+            that already.
+    """
     try:
         request = from_bytes(RunRequest, folder.request.read_bytes())
-        state = from_bytes(RunState, folder.state.read_bytes())
-        return not state.state.final and read_restarts(folder) < request.restarts
+        if not folder.state.exists():
+            return False
+        gang = gang_folders(folder, request)
+        if any((state := read_state(each)) and state.state.final for each in gang):
+            return False
+        counts = [read_restarts(each) for each in ((folder,) if by_cluster else gang)]
+        return max(counts) < request.restarts
     except (FileNotFoundError, Malformed, ValueError):
         return False
+
+
+def read_state(folder: RunFolder) -> Optional[RunState]:
+    """The state its supervisor wrote last; None before the first."""
+    try:
+        return from_bytes(RunState, folder.state.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def read_restarts(folder: RunFolder) -> int:
@@ -34,18 +56,39 @@ def read_restarts(folder: RunFolder) -> int:
         return 0
 
 
-def count_restart(folder: RunFolder, by: int = 1) -> None:
-    """It is about to be started again, or could not be. Only for the holder of its lock.
+def count_restart(folder: RunFolder) -> None:
+    """It is about to be started again. Only for the holder of its lock.
 
     Raises:
         OSError: no space; it is then not counted, and not to be started.
     """
-    replace_file(folder.restarts, b"%d\n" % (read_restarts(folder) + by))
+    _write_restarts(folder, read_restarts(folder) + 1)
+
+
+@contextmanager
+def counted_restart(folder: RunFolder) -> Iterator[None]:
+    """For the block that starts it again, where an OSError says that it could not be."""
+    before = read_restarts(folder)
+    count_restart(folder)
+    try:
+        yield
+    except OSError:
+        _write_restarts(folder, before)
+        raise
+
+
+def _write_restarts(folder: RunFolder, count: int) -> None:
+    replace_file(folder.restarts, b"%d\n" % count)
 
 
 def first_state(folder: RunFolder) -> RunState:
     """The state in which a supervisor begins: queued, with what was done before it."""
-    state = RunState(State.QUEUED, queued_at=clock.now(), boot_id=clock.boot_id())
+    if folder.job.exists():
+        # Another machine than the one that is asked about it later, and it has waited before.
+        queued_at = clock.moment(folder.request.stat().st_mtime)
+        state = RunState(State.QUEUED, queued_at)
+    else:
+        state = RunState(State.QUEUED, queued_at=clock.now(), boot_id=clock.boot_id())
     restarts = read_restarts(folder)
     if not restarts:
         return state

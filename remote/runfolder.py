@@ -10,7 +10,20 @@ from typing import Dict, NamedTuple, Optional, Tuple
 # More than anybody asks for; a run's states stay small.
 RESTART_LIMIT = 100
 
+# Each worker is a run of its own, watched and told of.
+GANG_LIMIT = 64
+
+# Of what Keras saves as one file with which a model can be made again.
+MODEL_SUFFIXES = (".h5", ".hdf5", ".keras")
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# A run's own id ends in a dash and a token.
+_WORKER = re.compile(r"\.w[1-9][0-9]*\Z")
+
+STAYS_ON = "stays on"
+
+# Why a run is `cancelled` that was given back before it began, or ended for one elsewhere.
+GIVEN_BACK = "given to another host"
 
 
 class State(enum.Enum):
@@ -37,6 +50,51 @@ class DataFolder(NamedTuple):
     digest: str
 
 
+class Slurm(NamedTuple):
+    """The terms on which a cluster is asked for a run's job; what is empty is left to the cluster.
+
+    Attributes:
+        gres: the kind of GPU, as `gpu:a100`; how many of it, the run says.
+        memory: with its unit, as `16G`.
+        time_s: asked for where the run has no time limit.
+        lines: further options of sbatch, as `--constraint=volta`.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    gres: str = ""
+    cpus: int = 0
+    memory: str = ""
+    time_s: Optional[float] = None
+    lines: Tuple[str, ...] = ()
+
+
+class Gang(NamedTuple):
+    """A run's place among those that start together, work on one thing, and end when one fails.
+
+    Attributes:
+        rank: 0 is the chief, the only one with outputs.
+        addresses: `host:port` of each, in order; empty where a cluster says in the job what they
+            are. With them, each has a machine and a store of its own.
+    """
+
+    rank: int
+    size: int
+    addresses: Tuple[str, ...] = ()
+
+
+class Ended(NamedTuple):
+    """Another run of a gang, and how it ended.
+
+    Attributes:
+        who: what users call it.
+    """
+
+    who: str
+    state: State
+
+
 class RunRequest(NamedTuple):
     """What to execute. Written once by the agent, before the supervisor starts.
 
@@ -50,6 +108,10 @@ class RunRequest(NamedTuple):
         python: the interpreter `python` means for the command, or the base of its environment.
         requirements: a file of the tree to build an environment from; empty for none.
         restarts: how often it may be started again after it was interrupted.
+        check: whether the models among the outputs are loaded at the end.
+        tensorboard: whether fits write event files, where the script does not.
+        slurm: set where the machine is the login node of a cluster, which gives the run its place.
+        gang: set where it is one of several that start together.
     """
 
     run_id: str
@@ -67,6 +129,15 @@ class RunRequest(NamedTuple):
     params: Dict[str, str] = {}  # noqa: RUF012  # nobody writes to it
     metrics: bool = True
     restarts: int = 0
+    check: bool = False
+    tensorboard: bool = False
+    slurm: Optional[Slurm] = None
+    gang: Optional[Gang] = None
+
+    @property
+    def label(self) -> str:
+        """Whose lines these are, where several runs are told of at once."""
+        return worker_id(self.job, self.gang.rank if self.gang else 0)
 
 
 class Attempt(NamedTuple):
@@ -81,6 +152,22 @@ class Attempt(NamedTuple):
     running_at: Optional[str] = None
 
 
+class Loading(NamedTuple):
+    """What came of loading a model where it was made.
+
+    Attributes:
+        versions: of the framework; empty where there was none.
+        inputs, outputs: their shapes, as `(any, 28, 28, 1)`.
+        trouble: why it does not load; empty if it does.
+    """
+
+    path: str
+    versions: str = ""
+    inputs: Tuple[str, ...] = ()
+    outputs: Tuple[str, ...] = ()
+    trouble: str = ""
+
+
 class RunState(NamedTuple):
     """Where a run stands. Times are ISO 8601 UTC, of the VM's clock.
 
@@ -92,6 +179,7 @@ class RunState(NamedTuple):
         restarts: how often it was started again.
         earlier: what it did before, in order; the times above are those of the last attempt, but
             `queued_at`, which stays the first's.
+        loadings: of its models, where that was asked for and it succeeded.
     """
 
     state: State
@@ -105,6 +193,7 @@ class RunState(NamedTuple):
     reason: str = ""
     restarts: int = 0
     earlier: Tuple[Attempt, ...] = ()
+    loadings: Tuple[Loading, ...] = ()
 
 
 class Artifact(NamedTuple):
@@ -120,8 +209,9 @@ class Artifacts(NamedTuple):
 
 
 class RunFolder(NamedTuple):
-    """The files of one run. The agent makes the folder by rename, with `request` in it; all else
-    is the supervisor's, but `cancel` and `restarts`, which the agent adds, and `notice`.
+    """The files of one run. The agent makes the folder by rename, with `request` and an empty `log`
+    in it; all else is the supervisor's, but `cancel`, `give_back`, `restarts` and `job`, which the
+    agent adds, and `notice`.
     """
 
     path: Path
@@ -161,12 +251,21 @@ class RunFolder(NamedTuple):
 
     @property
     def cancel(self) -> Path:
+        """It is to end; in it stands GIVEN_BACK where that is why, or the `Ended` of its gang that
+        it ends for; nothing where the user wants it.
+        """
         return self.path / "cancel"
+
+    @property
+    def give_back(self) -> Path:
+        """It is to end if it has not begun: its supervisor looks only while it waits for slots."""
+        return self.path / "give-back"
 
     @property
     def notice(self) -> Path:
         """Left by whoever learns that the machine is about to be taken away (a spot eviction): the
-        run is warned, saves, and is interrupted.
+        run is warned, saves, and is interrupted. With a second line, STAYS_ON, by the guard of a
+        machine that cannot stop itself: no reboot is to come, so the run ends for good.
         """
         return self.path / "notice"
 
@@ -174,6 +273,11 @@ class RunFolder(NamedTuple):
     def restarts(self) -> Path:
         """How often it was restarted; written under `lock`, before the supervisor starts."""
         return self.path / "restarts"
+
+    @property
+    def job(self) -> Path:
+        """Which job of the cluster it is; the agent's, written before the job is handed in."""
+        return self.path / "job.json"
 
     @property
     def stop(self) -> Path:
@@ -184,6 +288,11 @@ class RunFolder(NamedTuple):
     def checkpoints(self) -> Path:
         """What the job keeps for the time after a restart."""
         return self.path / "checkpoints"
+
+    @property
+    def events(self) -> Path:
+        """TensorBoard's event files of the fits that were given our callback."""
+        return self.path / "events"
 
     @property
     def package(self) -> Path:
@@ -200,6 +309,32 @@ def why_lost(state: RunState, boot_id: str) -> str:
     if state.reason and state.state is not State.QUEUED:
         return f"{state.reason} {where}"
     return f"its supervisor was killed {where}"
+
+
+def worker_id(chief: str, rank: int) -> str:
+    """The id of a run in the gang of the run `chief`, which is the first of it."""
+    return f"{chief}.w{rank}" if rank else chief
+
+
+def worker_name(rank: int) -> str:
+    """What users call it."""
+    return f"worker {rank}" if rank else "the chief"
+
+
+def chief_id(run_id: str) -> str:
+    """The id of its gang's first run; of a run without a gang, its own."""
+    return _WORKER.sub("", run_id)
+
+
+def gang_ids(request: RunRequest) -> Tuple[str, ...]:
+    """Of all in a run's gang, the chief's first; of a run without a gang, its own."""
+    size = request.gang.size if request.gang else 1
+    return tuple(worker_id(chief_id(request.run_id), rank) for rank in range(size))
+
+
+def gang_folders(run: RunFolder, request: RunRequest) -> Tuple[RunFolder, ...]:
+    """Those of `gang_ids`, which are there only where one store has them all."""
+    return tuple(RunFolder(run.path.with_name(run_id)) for run_id in gang_ids(request))
 
 
 def is_run_id(text: str) -> bool:

@@ -9,13 +9,14 @@ import os
 import resource
 import time
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from remote.clock import now
-from remote.gpu import GpuTrouble, GpuUsage, Query, parse_usage, usage_query
+from remote.gpu import GpuTrouble, Query, parse_usage, usage_query
 from remote.processes import family, read_processes
 from remote.record import to_bytes
 from remote.runfolder import RunFolder
+from remote.usage import GpuUsage, Usage
 
 # Twice what `read_gpus` allows: nobody waits for this one.
 QUERY_LIMIT_S = 10.0
@@ -24,28 +25,6 @@ QUERY_LIMIT_S = 10.0
 SHARE = 0.004
 # But the first answer is no measure: without persistence mode it wakes every GPU.
 LONGEST_REST_S = 60.0
-
-
-class Usage(NamedTuple):
-    """One sample; None is what this system does not tell, or not yet.
-
-    Attributes:
-        at: ISO 8601 UTC, of the VM's clock.
-        cpu_percent: of the run's processes since the sample before; 100 is one core.
-        memory_bytes: their resident memory; pages they share are counted for each.
-        available_bytes: memory the machine could still give without swapping.
-        load1: load average over one minute.
-        disk_free_bytes: for this user, where the run's folder is.
-        gpus: empty on a machine without nvidia-smi; None while its driver fails.
-    """
-
-    at: str
-    cpu_percent: Optional[float]
-    memory_bytes: Optional[int]
-    available_bytes: Optional[int]
-    load1: Optional[float]
-    disk_free_bytes: Optional[int]
-    gpus: Optional[Tuple[GpuUsage, ...]]
 
 
 class Sampler:

@@ -10,8 +10,11 @@ import os
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Tuple, Union
 
-from remote.gpu import Gpu, GpuTrouble, read_gpu_processes, read_gpus
+from remote.gpu import Gpu, GpuProcess, GpuTrouble, read_gpu_processes, read_gpus
 from remote.lock import holding, is_held, take
+from remote.protocol import Room
+from remote.record import Malformed, from_bytes
+from remote.restart import may_restart
 from remote.runfolder import RunFolder, RunRequest, is_run_id
 from remote.store import Store
 
@@ -39,20 +42,28 @@ class Waiting(NamedTuple):
 
 
 def take_ticket(store: Store, run_id: str) -> None:
-    """Put the run at the end of the queue, once; a run that has a ticket keeps its place."""
+    """Put the run at the end of the queue, once; a run that has a ticket keeps its place. Those of
+    the dead go, since nobody comes for them.
+
+    Only for the holder of the run's lock: so no ticket seems dead that somebody is about to use.
+    """
     queue = store.root / "queue"
     with holding(store.lock_path("queue"), meanwhile=store.tick):
         tickets = _tickets(store)
         if all(_run_of(ticket) != run_id for ticket in tickets):
             last = max((int(ticket.name.partition("-")[0]) for ticket in tickets), default=0)
             (queue / f"{last + 1:012d}-{run_id}").touch()
+        for ticket in tickets:
+            folder = RunFolder(store.runs / _run_of(ticket))
+            if not is_held(folder.lock) and not may_restart(folder):
+                ticket.unlink()
 
 
 def drop_ticket(store: Store, run_id: str) -> None:
     """Leave the queue."""
     for ticket in _tickets(store):
         if _run_of(ticket) == run_id:
-            ticket.unlink()
+            ticket.unlink(missing_ok=True)
 
 
 def try_slots(store: Store, request: RunRequest) -> Union[Slots, Waiting]:
@@ -63,6 +74,8 @@ def try_slots(store: Store, request: RunRequest) -> Union[Slots, Waiting]:
     """
     if request.gpus == 0:
         return Slots((), (), ())
+    if request.slurm is not None:
+        return Slots((), None, ())  # given by the cluster, which says so in the environment
     with holding(store.lock_path("dispatch"), meanwhile=store.tick):
         ahead = _ahead(store, request.run_id)
         if ahead:
@@ -78,6 +91,39 @@ def try_slots(store: Store, request: RunRequest) -> Union[Slots, Waiting]:
             names = tuple(f"gpu{index}" for index in range(count))
             return _take(store, names, request.gpus, seen, request.run_id)
         return _take(store, ("cpu0",), 1, seen, request.run_id)
+
+
+def look_for_room(store: Store, declared: Optional[int]) -> Room:
+    """How many slots there are and are free, and how many are waited for.
+
+    Args:
+        declared: how many GPUs there are; None asks the driver.
+
+    Raises:
+        GpuTrouble: the driver has to say how many there are, and does not.
+    """
+    seen: Tuple[Gpu, ...] = ()
+    if declared != 0:
+        try:
+            seen = read_gpus()
+        except GpuTrouble:
+            if declared is None:
+                raise
+    count = len(seen) if declared is None else declared
+    names = [f"gpu{index}" for index in range(count)] or ["cpu0"]
+    free = [name for name in names if not is_held(store.lock_path(name))]
+    strangers = _processes() if seen and free else ()
+    free = [name for name in free if not _user(name, seen, strangers)]
+    waiting = 0
+    for ticket in _tickets(store):
+        folder = RunFolder(store.runs / _run_of(ticket))
+        try:
+            if is_held(folder.lock):
+                wanted = from_bytes(RunRequest, folder.request.read_bytes()).gpus
+                waiting += wanted if count else 1
+        except (FileNotFoundError, Malformed):
+            pass  # it was dropped meanwhile
+    return Room(len(names), len(free), waiting, count > 0)
 
 
 def _take(
@@ -147,13 +193,19 @@ def _is_held_removed(lock: Path) -> bool:
 
 def _stranger(slot: str, seen: Tuple[Gpu, ...]) -> str:
     """A process that is not ours on the GPU behind a slot that none of our runs holds."""
-    uuids = {gpu.uuid for gpu in seen if f"gpu{gpu.index}" == slot}
-    if not uuids:
-        return ""
+    is_seen = any(f"gpu{gpu.index}" == slot for gpu in seen)
+    return _user(slot, seen, _processes()) if is_seen else ""
+
+
+def _processes() -> Tuple[GpuProcess, ...]:
     try:
-        processes = read_gpu_processes()
+        return read_gpu_processes()
     except GpuTrouble:
-        return ""
+        return ()
+
+
+def _user(slot: str, seen: Tuple[Gpu, ...], processes: Tuple[GpuProcess, ...]) -> str:
+    uuids = {gpu.uuid for gpu in seen if f"gpu{gpu.index}" == slot}
     for process in processes:
         if process.gpu_uuid in uuids:
             return f"{slot} is used by {process.name} (pid {process.pid}), not one of our runs"

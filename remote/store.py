@@ -69,6 +69,11 @@ class Store:
     def runs(self) -> Path:
         return self.root / "runs"
 
+    @property
+    def cluster(self) -> Path:
+        """What the cluster has said; there only on the login node of one that was given a run."""
+        return self.root / "slurm"
+
     def object_path(self, sha256: str) -> Path:
         return self.root / "objects" / sha256[:2] / sha256
 

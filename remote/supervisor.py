@@ -21,7 +21,9 @@ from typing import Dict, List, Optional, Tuple
 from remote import clock
 from remote.atomic import discard, replace_file
 from remote.environment import SetupFailed, ensure_environment, find_python
-from remote.launcher import prepare_launch
+from remote.gang import ended_others, gang_environment
+from remote.launcher import begin_metrics, prepare_launch
+from remote.loading import LIMIT, load_models
 from remote.outputs import find_outputs
 from remote.processes import (
     adopt_orphans,
@@ -31,12 +33,17 @@ from remote.processes import (
     reap_orphans,
     send_signal,
 )
-from remote.record import from_bytes, to_bytes
+from remote.record import Malformed, from_bytes, to_bytes
 from remote.restart import first_state, has_run, may_restart, ran_before_s
 from remote.room import give_back, is_full, say_full, why_full
 from remote.runfolder import (
+    GIVEN_BACK,
+    MODEL_SUFFIXES,
+    STAYS_ON,
     Artifact,
     Artifacts,
+    Ended,
+    Loading,
     RunFolder,
     RunRequest,
     RunState,
@@ -46,6 +53,9 @@ from remote.runfolder import (
 from remote.sampler import Sampler
 from remote.slots import Slots, Waiting, drop_ticket, try_slots
 from remote.store import Store, StoreTrouble
+from remote.takeover import take_over
+from remote.terms import warning_s
+from remote.trouble import SlurmTrouble
 
 _POLL_S = 0.1
 _QUEUE_POLL_S = 0.5
@@ -55,8 +65,12 @@ _REAP_S = 1.0
 # Fresh frameworks over a slow line take ten minutes. What takes longer (a dead mirror, a pip that
 # looks for versions that fit) would hold the GPU for as long as the machine is paid for.
 _SETUP_LIMIT_S = 1800.0
-# A cancelled run has asked for less patience than one that reached its limit.
+# A cancelled run has asked for less patience than one that reached its limit; and one whose gang
+# has failed is killed by Slurm soon, or has nobody to go on with.
 _CANCEL_GRACE_S = 10.0
+# Who ends a cluster's step or all of a machine signals one process after the other, the command
+# perhaps before us. It is one loop of theirs, but on a machine with more to do than it can.
+_LATE_S = 3.0
 # Clouds give notice of up to two minutes. A machine that is still there after so long was not
 # taken away.
 _NOTICE_S = 300.0
@@ -94,6 +108,8 @@ class Supervisor:
         self.told_to_stop = False
         self.set_up_until = float("inf")
         self.slots: Tuple[int, ...] = ()
+        self.addresses: Tuple[str, ...] = ()
+        self.python = ""
 
     def run(self) -> None:
         """Take the run to a final state, whatever happens on the way; unless it is interrupted.
@@ -110,9 +126,9 @@ class Supervisor:
                 self.state._replace(state=State.SETTING_UP, setting_up_at=clock.now(), reason="")
             )
             self.set_up_until = time.monotonic() + _SETUP_LIMIT_S
-            python = self._set_up()
+            self.python = self._set_up()
             self.set_up_until = float("inf")
-            ending = self._execute(python, slots)
+            ending = self._execute(slots)
         except Stopped as stopped:
             ending = self.state._replace(state=stopped.state, reason=stopped.reason)
         except (SetupFailed, StoreTrouble) as failure:
@@ -166,13 +182,14 @@ class Supervisor:
         """After an interruption: what it left is not meant for this attempt."""
         self.folder.stop.unlink(missing_ok=True)
         self.folder.notice.unlink(missing_ok=True)
-        if not self.state.restarts:
-            return
-        before = from_bytes(RunState, self.folder.state.read_bytes())
-        self._enter(self.state)
-        self._check()
-        why = why_lost(before, self.state.boot_id)
-        self.say(f"restarted ({self.state.restarts} of {self.request.restarts}): {why}")
+        if self.state.restarts:
+            before = from_bytes(RunState, self.folder.state.read_bytes())
+            self._enter(self.state)
+            self._check()
+            why = why_lost(before, self.state.boot_id)
+            self.say(f"restarted ({self.state.restarts} of {self.request.restarts}): {why}")
+        for ended in ended_others(self.folder, self.request):
+            raise _fallen_with(ended)
 
     def _wait_for_turn(self) -> Slots:
         self._enter(self.state)
@@ -181,6 +198,9 @@ class Supervisor:
             if isinstance(found, Slots):
                 drop_ticket(self.store, self.request.run_id)
                 return found
+            # Only here, so that it has either begun or been given back, and never both.
+            if self.folder.give_back.exists() and not has_run(self.state):
+                raise Stopped(State.CANCELLED, GIVEN_BACK)
             self._wait_on(found)
 
     def _wait_on(self, waiting: Waiting) -> None:
@@ -203,23 +223,34 @@ class Supervisor:
                 place.unlink()
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(self.store.share_tree(data.digest), target_is_directory=True)
+        if request.gang is not None:
+            self.addresses = request.gang.addresses or self._addresses_by_slurm()
         python = find_python(request.python)
         if request.requirements:
             requirements = (tree / request.requirements).read_bytes()
             python = ensure_environment(self.store, python, requirements, self.log, self.pause)
         return python
 
-    def _execute(self, python: str, slots: Slots) -> RunState:
+    def _addresses_by_slurm(self) -> Tuple[str, ...]:
+        from remote.slurm import addresses
+
+        try:
+            return addresses(lambda: None)
+        except SlurmTrouble as trouble:
+            raise SetupFailed(f"Slurm does not tell where its gang is: {trouble}") from trouble
+
+    def _execute(self, slots: Slots) -> RunState:
         if self._left_s() <= 0:
             raise self._out_of_time()
-        # The shell waits for its child when it is warned, instead of dying before it.
-        command = ["/bin/sh", "-c", f"trap : TERM\n{self.request.command}"]
+        # The shell waits for its child when it is warned, instead of dying before it; and then
+        # ends as the child did, instead of going on with its next command.
+        command = ["/bin/sh", "-c", f"trap 'exit $?' TERM\n{self.request.command}"]
         adopt_orphans()
         self._enter(self.state._replace(state=State.RUNNING, running_at=clock.now(), reason=""))
         process = subprocess.Popen(
             command,
             cwd=str(self.folder.tree),
-            env=self._environment(python, slots),
+            env=self._environment(slots),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -270,7 +301,16 @@ class Supervisor:
                 if stopped is not None:
                     kill_at = now + self._warn(process, stopped)
         sampler.close()
+        if stopped is None and self._was_told_as_well(process.returncode):
+            stopped = self._told_to_stop()
         return stopped
+
+    def _was_told_as_well(self, returncode: int) -> bool:
+        """Whether a command that ended badly was only told to stop before we were."""
+        late = time.monotonic() + (_LATE_S if _ending(returncode)[1] == signal.SIGTERM else 0.0)
+        while not self.told_to_stop and time.monotonic() < late:
+            time.sleep(_POLL_S)
+        return self.told_to_stop and returncode != 0
 
     def _reason_to_stop(self, running_s: float) -> Optional[Stopped]:
         try:
@@ -291,7 +331,8 @@ class Supervisor:
     def _warn(self, process: subprocess.Popen[bytes], stopped: Stopped) -> float:
         """Tell the job to save what it has; returns the seconds it gets for that."""
         grace_s = self.request.grace_s
-        if stopped.state is State.CANCELLED:
+        is_told = self.told_to_stop or self.folder.cancel.exists()
+        if stopped.state is State.CANCELLED or (self.request.gang and is_told):
             grace_s = min(grace_s, _CANCEL_GRACE_S)
         self.say(f"{stopped.reason}; it is warned (SIGTERM) and has {grace_s:g} s to save")
         try:
@@ -301,18 +342,24 @@ class Supervisor:
         send_signal([process.pid, *descendants(process.pid)], signal.SIGTERM)
         return grace_s
 
-    def _environment(self, python: str, slots: Slots) -> Dict[str, str]:
-        request = self.request
+    def _environment(self, slots: Slots) -> Dict[str, str]:
+        request, folder = self.request, self.folder
         environment = {
             **os.environ,
-            **prepare_launch(self.folder.path, self.folder.package, python, request.metrics),
+            **prepare_launch(folder.path, folder.package, self.python, request.metrics),
+            "TRAINSHED_METRICS": str(folder.metrics),
             "TRAINSHED_PARAMS": json.dumps(request.params),
             **{f"PARAM_{key}": value for key, value in request.params.items()},
         }
+        begin_metrics(folder.metrics)
         if request.restarts:
             self.folder.checkpoints.mkdir(exist_ok=True)
             environment["TRAINSHED_RESTARTS"] = str(self.state.restarts)
             environment["TRAINSHED_CHECKPOINTS"] = str(self.folder.checkpoints)
+        if request.tensorboard:
+            environment["TRAINSHED_EVENTS"] = str(self.folder.events)
+        if request.gang is not None:
+            environment.update(gang_environment(request.gang, self.addresses))
         if slots.gpus is not None:
             # -1 hides them all; an empty value would show them to some frameworks.
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # so that it counts as nvidia-smi does
@@ -334,9 +381,25 @@ class Supervisor:
             more = f", and {len(troubles) - 1} more: see the log" if len(troubles) > 1 else ""
             reasons = [ending.reason] if ending.reason else []
             ending = ending._replace(reason="; ".join([*reasons, troubles[0] + more]))
+        if ending.state is State.SUCCEEDED and self.request.check:
+            ending = ending._replace(loadings=self._load(outputs))
         self._record(self.folder.artifacts, Artifacts(outputs), at_last=True)
         self._enter(ending._replace(ended_at=clock.now()))
         give_back(self.folder.path)
+
+    def _load(self, outputs: Tuple[Artifact, ...]) -> Tuple[Loading, ...]:
+        """Load the models that the job names; of none where it is told to end meanwhile."""
+        made = [a.path for a in outputs if a.path in self.request.outputs]
+        models = [path for path in made if path.endswith(MODEL_SUFFIXES)][:LIMIT]
+        if not models:
+            return ()
+        self.say(f"looking whether it can be loaded: {', '.join(models)}")
+        folder = self.folder
+        try:
+            return load_models(self.python, folder.package, folder.tree, models, self.pause)
+        except (Stopped, OSError) as error:
+            self.say(f"it was not looked at: {error}")
+            return ()
 
     def _leave(self, interrupted: RunState) -> None:
         """Without a final state and without a supervisor a run is one to be restarted."""
@@ -347,7 +410,8 @@ class Supervisor:
         # A restart on a machine that is about to go would be spent for nothing.
         while self.folder.notice.exists() and not self.told_to_stop and time.monotonic() < end:
             if self.folder.cancel.exists():
-                self._finish(interrupted._replace(state=State.CANCELLED, reason=_CANCELLED))
+                asked = self._asked_to_end()
+                self._finish(interrupted._replace(state=asked.state, reason=asked.reason))
                 return
             time.sleep(_POLL_S)
 
@@ -388,27 +452,69 @@ class Supervisor:
     def _check(self) -> None:
         self._check_is_there()
         if self.folder.cancel.exists():
-            raise Stopped(State.CANCELLED, _CANCELLED)
+            raise self._asked_to_end()
         if self.told_to_stop:
-            raise self._interruption("the machine told it to stop (SIGTERM)")
+            raise self._told_to_stop()
         if self.folder.notice.exists():
-            raise self._interruption(self._noticed())
+            raise self._noticed()
         if time.monotonic() >= self.set_up_until:
             limit = f"{_SETUP_LIMIT_S / 60:g} minutes"
             raise Stopped(State.SETUP_FAILED, f"setting up took more than {limit}: see the log")
 
-    def _noticed(self) -> str:
+    def _asked_to_end(self) -> Stopped:
         try:
-            why = self.folder.notice.read_text("utf-8", "replace").strip()
+            why = self.folder.cancel.read_bytes()
         except OSError:
-            why = ""
-        return f"the machine goes off: {why[:200]}" if why else "the machine is about to go off"
+            why = b""
+        if why == GIVEN_BACK.encode("ascii"):
+            return Stopped(State.CANCELLED, GIVEN_BACK)
+        try:
+            return _fallen_with(from_bytes(Ended, why))
+        except Malformed:
+            return Stopped(State.CANCELLED, _CANCELLED)
+
+    def _told_to_stop(self) -> Stopped:
+        for ended in ended_others(self.folder, self.request):
+            if ended.state is not State.SUCCEEDED:
+                return _fallen_with(ended)
+        if self.request.slurm is not None:
+            from remote.slurm import time_left
+
+            left_s = time_left(lambda: None)
+            # Slurm warns up to a minute before the time it was told to.
+            if left_s is not None and left_s <= warning_s(self.request) + 60:
+                return Stopped(State.TIMED_OUT, "reached the time limit of its job in Slurm")
+            what = "its gang" if self.request.gang else "it"
+            return self._interruption(f"Slurm told {what} to stop (SIGTERM)")
+        return self._interruption("the machine told it to stop (SIGTERM)")
+
+    def _noticed(self) -> Stopped:
+        try:
+            why, _, more = self.folder.notice.read_text("utf-8", "replace").strip().partition("\n")
+        except OSError:
+            why = more = ""
+        if more == STAYS_ON:
+            return Stopped(State.FAILED, f"{why[:200]}: its time on this machine is over")
+        return self._interruption(
+            f"the machine goes off: {why[:200]}" if why else "the machine is about to go off"
+        )
 
     def _interruption(self, reason: str) -> Stopped:
         return Stopped(self.state.state if may_restart(self.folder) else State.FAILED, reason)
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         self.told_to_stop = True
+
+
+def _fallen_with(ended: Ended) -> Stopped:
+    """None of a gang goes on without the others."""
+    if ended.state is State.CANCELLED:
+        return Stopped(State.CANCELLED, _CANCELLED)
+    late = ended.state is State.TIMED_OUT
+    return Stopped(
+        State.TIMED_OUT if late else State.FAILED,
+        f"{ended.who} of its gang {ended.state.value}",
+    )
 
 
 def _say_how(full: str) -> str:
@@ -447,17 +553,32 @@ def stand_guard() -> None:
     child = os.fork()
     if child == 0:
         return
-    # The warning before a shutdown is for the supervisor, which has something to save.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.waitpid(child, 0)
+
+    # The warning is for the supervisor, which has something to save. Before a shutdown each process
+    # gets it; from Slurm, the first one of a job.
+    def pass_on(number: int, frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    _, status = os.waitpid(child, 0)
     kill_below(os.getpid(), child)
-    os._exit(0)
+    # A cluster takes 0 for an end that needs no word of its own.
+    os._exit(1 if status else 0)
 
 
 def main(arguments: Tuple[str, ...]) -> None:
-    """Supervise the run in folder `arguments[0]`, whose lock is in descriptor `arguments[1]`."""
-    folder, lock = Path(arguments[0]), int(arguments[1])
+    """Supervise the run in folder `arguments[0]`, whose lock is in descriptor `arguments[1]`; where
+    that is not given, a cluster has started it, and the lock is to be taken.
+    """
+    folder = RunFolder(Path(arguments[0]))
+    lock = int(arguments[1]) if len(arguments) > 1 else take_over(folder)
     os.set_inheritable(lock, False)
     stand_guard()
-    Supervisor(RunFolder(folder), lock).run()
+    supervisor = Supervisor(folder, lock)
+    supervisor.run()
     reap()
+    state, gang = supervisor.state.state, supervisor.request.gang
+    # Of a gang, that tells srun to end the others.
+    if not state.final or (gang and state is not State.SUCCEEDED):
+        raise SystemExit(1)

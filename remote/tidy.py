@@ -13,8 +13,8 @@ from remote.atomic import discard
 from remote.lock import holding, is_held
 from remote.protocol import Heap, Tidied
 from remote.record import Malformed, from_bytes
+from remote.restart import read_state
 from remote.runfolder import RunFolder, RunRequest, is_run_id
-from remote.runs import read_state
 from remote.store import Store, shared_digest
 
 # What came or was used so lately may belong to a submission that is still on its way.
@@ -39,7 +39,10 @@ def tidy(
         now = time.time()
         runs = sorted(path for path in store.runs.iterdir() if path.is_dir())
         before_s = now - keep_days * 86400
-        old_runs = {path for path in runs if _may_go(RunFolder(path), before_s)}
+        waiting = _waiting(store, runs)
+        old_runs = {
+            path for path in runs if path.name not in waiting and _may_go(RunFolder(path), before_s)
+        }
         kept = {p for p in old_runs if is_run_id(p.name)}
         kept -= old_runs if home is None else {store.runs / run_id for run_id in home}
         old_runs -= kept
@@ -139,6 +142,16 @@ def _may_go(folder: RunFolder, before_s: float) -> bool:
     if state is None or state.ended_at is None:
         return folder.path.stat().st_mtime < before_s
     return clock.parse(state.ended_at).timestamp() < before_s
+
+
+def _waiting(store: Store, runs: Iterable[Path]) -> Set[str]:
+    """Ids of runs that a cluster has in its queue, without a supervisor yet."""
+    if not store.cluster.exists():
+        return set()
+    from remote import jobs
+
+    words = jobs.ask(store, map(RunFolder, runs))
+    return {run_id for run_id, word in words.items() if not word.lost}
 
 
 def _longest_run_s(runs: List[Path], now: float) -> float:

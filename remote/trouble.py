@@ -17,12 +17,18 @@ _MOVE = (
 )
 
 
+class SlurmTrouble(OSError):
+    """One of Slurm's commands is not there, did not answer, or said no; in its own words."""
+
+
 def explain(error: OSError, root: Path) -> No:
     """The refusal that tells of it; in its fix, NAME is the machine, whatever the laptop calls it.
 
     Args:
         root: the store's.
     """
+    if isinstance(error, SlurmTrouble):
+        return No("slurm", f"Slurm refused: {error}", "see: train doctor NAME")
     said = error.strerror or str(error)
     if error.filename is not None:
         said += f": {error.filename}"

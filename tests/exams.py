@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator.config import load_workspace
-from orchestrator.console import Console
 from orchestrator.desk import Desk
-from orchestrator.exam import CATEGORIES, Instant
-from orchestrator.examdesk import ExamDesk
+from orchestrator.exams.desk import ExamDesk
+from orchestrator.exams.exam import CATEGORIES, Instant
+from orchestrator.exams.start import Clock
+from orchestrator.screen.console import Console
+from orchestrator.settings.config import load_workspace
 from tests.laptop import SCRIPT, Laptop
 
 HOUR_S = 3600.0
@@ -39,7 +40,7 @@ class Clocks:
 
 
 @contextmanager
-def at_exam(root: Path, clocks: Clocks) -> Iterator[ExamDesk]:
+def at_exam(root: Path, clocks: Clock) -> Iterator[ExamDesk]:
     """One command's work in an exam."""
     with Desk(load_workspace(root), Console()) as desk, desk.console:
         yield ExamDesk(desk, clocks)

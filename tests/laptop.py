@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -19,9 +20,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import format_remotes
-from orchestrator.mirror import Mirrors
-from orchestrator.spec import Price, Remote
+from orchestrator.records.mirror import Mirrors
+from orchestrator.settings.config import format_remotes
+from orchestrator.settings.spec import Price, Remote
 from tests.servers import HOST, SshServer
 
 # -P: a workspace's own files are not on the path of the command.
@@ -155,15 +156,22 @@ class Laptop:
         """A remote that is known already, host key and all."""
         facts = {"port": server.port, "gpus": 0, "price": Price(per_hour=HALF), **keys}
         remote = Remote(name, HOST, user=server.user, key=str(server.key), **facts)
+        self._add(remote)
+        with (self.home / "known_hosts").open("a") as stream:
+            known = server.known_hosts.read_text().split()
+            stream.write(f"[{HOST}]:{facts['port']} {known[1]} {known[2]}\n")
+
+    def add_pool(self, name: str, hosts: tuple[str, ...]) -> None:
+        """Of remotes."""
+        self._add(Remote(name, "", hosts=hosts))
+
+    def _add(self, remote: Remote) -> None:
         text = format_remotes((remote,))
         file = self.home / "remotes.yaml"
         if file.exists():
             text = text.partition("\n")[2]
         with file.open("a") as stream:
             stream.write(text)
-        with (self.home / "known_hosts").open("a") as stream:
-            known = server.known_hosts.read_text().split()
-            stream.write(f"[{HOST}]:{facts['port']} {known[1]} {known[2]}\n")
 
     def states(self) -> dict[str, str]:
         """Every run's state by its id, as this laptop knows it."""
@@ -180,11 +188,16 @@ def make_laptop(folder: Path, server: SshServer | None, workspace: str = "exam")
     return laptop
 
 
-def wait_until(is_true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
+def wait_until(is_true: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not is_true():
         assert time.monotonic() < deadline, f"it does not come: {what}"
         time.sleep(0.02)
+
+
+def without_patience(said: str) -> str:
+    """What a command said on stderr, without the lines that it has for whoever waits for it."""
+    return re.sub(r"^  .* \(\d+ s\)\n", "", said, flags=re.MULTILINE)
 
 
 def is_awaited(go: Path) -> bool:

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.ssh import Destination
+from orchestrator.connection.ssh import Destination
 
 SSHD = Path("/usr/sbin/sshd")
 HOST = "127.0.0.1"
-START_LIMIT_S = 15.0
+START_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def embedded(folder: Path, before: Sequence[str] = ()) -> Iterator[SshServer]:
     ready.unlink(missing_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*before, sys.executable, "-m", "orchestrator.practicevm", home], stderr=stream
+            [*before, sys.executable, "-m", "orchestrator.connection.practicevm", home],
+            stderr=stream,
         )
     try:
         wait_for(ready.exists, process, log)
@@ -141,8 +142,19 @@ def make_key(file: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
+    """A port at which nobody listens, and that nobody else is given while this process lives.
+
+    A server may listen there, again and again, if it sets SO_REUSEADDR, as ours, sshd and Slurm do.
+    Source: inet_csk_get_port() of Linux: a port that is bound is not chosen for port 0; who names
+    it gets it, as long as both have set that, and no one listens.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind((HOST, 0))
+    port = int(reserved.getsockname()[1])
+    # It stays bound until this process ends.
+    reserved.detach()
+    return port
 
 
 def answers(port: int) -> bool:

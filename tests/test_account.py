@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from orchestrator.account import Account, stints, works
-from orchestrator.billing import Boot, Moment, Sight, Work
-from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact, SessionEnd
-from orchestrator.power import Power, Provenance, Quote, Tariff
-from orchestrator.sessions import all_sessions, begin, budgets, open_session, tally
-from orchestrator.spec import Limits, Price, Remote
+from orchestrator.clouds.power import Power, Provenance, Quote, Tariff
+from orchestrator.costs.account import Account, stints, works
+from orchestrator.costs.billing import Boot, Moment, Sight, Work
+from orchestrator.costs.sessions import (
+    all_sessions,
+    apart_from_month,
+    begin,
+    budgets,
+    open_session,
+    tally,
+)
+from orchestrator.costs.statement import amount_text
+from orchestrator.records.ledger import Ledger, Reporter, RunEvent, RunFact, SessionEnd
+from orchestrator.settings.home import OVERRIDE, remotes_file
+from orchestrator.settings.spec import Limits, Price, Remote
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 CLOUD, VM = Provenance.CLOUD, Provenance.VM
@@ -130,6 +140,69 @@ def test_a_lost_end_is_found_in_the_machines_own_records(ledger: Ledger, account
     assert second.goes_on
 
 
+def test_the_machines_clock_is_set_and_its_last_boot_still_ends_when_it_did(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    account.see(on(2, VM, started_at=NOON, boot="one"), quote)
+    account.see(off(400), quote)
+    three_hours_ahead = Boot(minutes(180), minutes(220), stopped=True, id="one")
+    account.see(on(501, VM, started_at=minutes(500), boots=(three_hours_ahead,), boot="two"), quote)
+    first, _ = stints(ledger, "k80", minutes(510))
+
+    assert (first.ended_at, first.is_estimated) == (minutes(40 + 1 / 3), False)
+
+
+def test_what_the_portal_started_and_the_guard_ended_is_a_stint_of_its_own(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, VM, started_at=NOON, boot="one"), quote)
+    account.see(off(30, since=minutes(30)), quote)
+    boots = (
+        Boot(NOON, minutes(30), stopped=False, id="one"),
+        Boot(minutes(100), minutes(140), stopped=True, id="two"),
+    )
+    account.see(on(501, VM, started_at=minutes(500), boots=boots, boot="three"), quote)
+    _, unseen, last = stints(ledger, "k80", minutes(510))
+
+    assert (unseen.started_at, unseen.ended_at) == (minutes(100), minutes(140 + 1 / 3))
+    assert unseen.per_hour == Decimal("0.60")
+    assert last.goes_on
+    account.see(on(502, VM, started_at=minutes(500), boots=boots, boot="three"), quote)
+    assert len(stints(ledger, "k80", minutes(510))) == 3
+
+
+def test_a_boot_that_was_told_is_not_counted_again_when_the_clock_was_set_since(
+    ledger: Ledger, account: Account
+) -> None:
+    account.see(on(1, VM, started_at=NOON, boot="one"), quote)
+    account.see(off(30, since=minutes(30)), quote)
+    told = Boot(minutes(100), minutes(140), stopped=True, id="two")
+    account.see(on(501, VM, started_at=minutes(500), boots=(told,), boot="three"), quote)
+    account.see(off(520, since=minutes(520)), quote)
+    # Two hours later by its clock, and what it noted before is no longer kept.
+    boots = (
+        Boot(minutes(220), minutes(260), stopped=True, id="two"),
+        Boot(minutes(620), minutes(640), stopped=False, id="three"),
+    )
+    account.see(on(901, VM, started_at=minutes(900), boots=boots, boot="four"), quote)
+
+    starts = [stint.started_at for stint in stints(ledger, "k80", minutes(910))]
+    assert starts == [minutes(0), minutes(100), minutes(500), minutes(900)]
+
+
+def test_a_run_that_goes_on_keeps_an_idle_stop_away(ledger: Ledger, account: Account) -> None:
+    account.see(on(1, started_at=NOON), quote)
+    session = begin(ledger, REMOTE, minutes(2), idle_s=600)
+    run(ledger, "a-1", session.id, ("running", 3))
+    account.see(on(20), quote)
+    account.see(off(5000), quote)
+    # Its budget lasts 500 minutes.
+    assert stints(ledger, "k80", minutes(6000))[0].ended_at == minutes(502)
+    ledger.add(RunEvent("a-1", "succeeded", minutes(100), Reporter.VM))
+    assert stints(ledger, "k80", minutes(6000))[0].ended_at == minutes(110)
+
+
 def test_a_restart_behind_our_back_is_another_stint(ledger: Ledger, account: Account) -> None:
     account.see(on(1, VM, started_at=NOON, boot="one"), quote)
     gone = Boot(NOON, minutes(40))
@@ -209,6 +282,40 @@ def test_a_budget_is_the_sessions_or_the_remotes_and_a_months_counts_all(
     assert (month.limit, month.spent) == (Decimal(20), Decimal(1))
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(OVERRIDE, str(tmp_path))
+    return tmp_path
+
+
+def test_a_months_budget_of_all_remotes_counts_what_each_cost_in_its_currency(
+    ledger: Ledger, home: Path
+) -> None:
+    remotes_file().write_text("budget: {month: 30, currency: USD}\n")
+    in_euros = Remote("v100", "h", price=Price(Decimal(2), "EUR"))
+    euros = Quote(Decimal(2), "EUR", "config", NOON)
+    Account(ledger, REMOTE, TARIFF).see(on(0, started_at=NOON), quote)
+    Account(ledger, replace(REMOTE, name="t4"), TARIFF).see(on(0, started_at=NOON), quote)
+    Account(ledger, in_euros, TARIFF).see(on(0, started_at=NOON), lambda: euros)
+    (month,) = budgets(ledger, REMOTE, minutes(100))
+
+    assert str(month) == "all remotes this month: $2.00 of $30.00"
+    assert budgets(ledger, in_euros, minutes(100)) == ()
+    assert "does not bind it" in apart_from_month(ledger, in_euros)[0]
+    assert apart_from_month(ledger, REMOTE) == []
+
+
+def test_amounts_in_two_currencies_have_no_sum(ledger: Ledger, account: Account) -> None:
+    session = begin(ledger, REMOTE, NOON)
+    account.see(on(0, started_at=NOON), quote)
+    account.see(off(10, since=minutes(10)), quote)
+    account.see(on(20, started_at=minutes(20)), lambda: Quote(Decimal(2), "EUR", "config", NOON))
+    found = tally(ledger, session, minutes(30))
+
+    assert found.paid.amount is None
+    assert amount_text(found) == "amounts in EUR and USD"
+
+
 def test_what_a_run_did_is_told_apart_from_its_setting_up(ledger: Ledger) -> None:
     session = begin(ledger, REMOTE, NOON)
     run(ledger, "a-1", session.id, ("queued", 1), ("setting-up", 2), ("running", 5))
@@ -218,4 +325,15 @@ def test_what_a_run_did_is_told_apart_from_its_setting_up(ledger: Ledger) -> Non
     assert works(ledger, "k80", NOON, minutes(9)) == (
         Work((minutes(2), minutes(5)), (minutes(5), minutes(9))),
         Work((minutes(3), minutes(4)), None),
+    )
+
+
+def test_a_run_that_was_interrupted_works_again_from_its_restart_on(ledger: Ledger) -> None:
+    session = begin(ledger, REMOTE, NOON)
+    run(ledger, "a-1", session.id, ("setting-up", 1), ("running", 2), ("interrupted-0", 5),
+        ("resumed-0", 20), ("succeeded", 30))  # fmt: skip
+
+    assert works(ledger, "k80", NOON, minutes(99)) == (
+        Work((minutes(1), minutes(2)), (minutes(2), minutes(5))),
+        Work((minutes(20), minutes(20)), (minutes(20), minutes(30))),
     )

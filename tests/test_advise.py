@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.advise import Deed, Place, Try, advise, likely_gain, submit_margin_s
+from orchestrator.exams.advise import Deed, Place, Try, advise, likely_gain, submit_margin_s
 
 FIVE = tuple(f"category{number}" for number in range(1, 6))
 HOURS = 5 * 3600.0
@@ -28,8 +28,15 @@ VAIN = Try(3, 3, 300.0)
 @pytest.mark.parametrize(
     ("found", "left_s", "commands"),
     [
-        # at the beginning: a plain model everywhere, the easy ones first
-        (tuple(map(Place, FIVE)), HOURS, [f"train {name} --remote vm" for name in FIVE]),
+        # at the beginning: a plain model everywhere, in one command
+        (tuple(map(Place, FIVE)), HOURS, ["train --remote vm"]),
+        (
+            places(category2=Place("category2"), category4=Place("category4")),
+            HOURS,
+            ["train category2 category4 --remote vm"],
+        ),
+        # one by one, the easy ones first, where there is no time for all
+        (tuple(map(Place, FIVE)), 3000.0, [f"train {name} --remote vm" for name in FIVE]),
         # before improving one, the others get a plain one
         (
             places(category1=Place("category1", 2), category4=Place("category4")),
@@ -88,8 +95,8 @@ def test_it_advises(found: tuple[Place, ...], left_s: float, commands: list[str]
 
 def test_it_says_why() -> None:
     table = {
-        "nothing was handed in, so it counts 0: first a plain model everywhere": Place("category1"),
-        "3 of 5 so far; 2 of your 3 tries from 3 points gained, about 0.6 points in 5 min": Place(
+        "it counts 0 so far: first a plain model everywhere": Place("category1"),
+        "3 of 5 so far; 2 of your 3 tries from 3 of 5 gained, about 0.6 points in 5 min": Place(
             "category1", 3, tries=(QUICK, VAIN, QUICK)
         ),
         "1 of 5 so far; 1 of 1 try there gained, about 0.8 points in 5 min": Place(

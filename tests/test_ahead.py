@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ahead import Ahead, LastSent, look_ahead
 from orchestrator.errors import Refused
 from orchestrator.plan import Overrides, make_request
-from orchestrator.snapshot import Snapshot
-from orchestrator.spec import Job
-from orchestrator.sync import submit
+from orchestrator.settings.spec import Job
+from orchestrator.source.snapshot import Snapshot
+from orchestrator.vm.ahead import Ahead, LastSent, look_ahead
+from orchestrator.vm.sync import submit
 from remote.protocol import Done, Lacking, Offer, Patch, Submit
 from remote.runfolder import State
 from remote.tree import FILE, Entry, digest_of, encode_tree
 from tests.servers import SshServer
 from tests.vm import Told, Vm, practice
-
-pytestmark = pytest.mark.timeout(60)
 
 JOB = Job("job", "cat one 'dir/a name'", (), gpus=0, metrics=False)
 
@@ -80,7 +78,7 @@ def test_a_tree_that_the_vm_holds_is_not_sent_by_a_laptop_that_forgot_it(
 def test_a_long_question_is_not_asked_before_the_vm_has_said_a_word(
     vm: Vm, last: LastSent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ahead._SIZE_LIMIT_BYTES", 50)
+    monkeypatch.setattr("orchestrator.vm.ahead._SIZE_LIMIT_BYTES", 50)
     _, ahead = launch(vm, last, "first")
     assert calls_of(ahead) == [Submit]
     assert vm.wire.calls[:2] == ["offer", "upload"]

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
-from orchestrator.aws import Aws
-from orchestrator.awsprices import Client
+from orchestrator.clouds.aws import Aws
+from orchestrator.clouds.awsprices import Client
+from orchestrator.clouds.power import Power
 from orchestrator.errors import CloudError, CloudRefused, NoCapacity
-from orchestrator.power import Power
 from tests.clouds.service import Asked, Reply, Service
 from tests.servers import free_port
 
@@ -41,10 +41,10 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
-                urllib.request.urlopen(url, timeout=1).close()
+                urllib.request.urlopen(url, timeout=10).close()
                 break
             except OSError:
                 assert process.poll() is None, log.read_text()
@@ -306,8 +306,8 @@ def test_without_boto3_the_extra_is_named(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["boto3"] = sys.modules["botocore"] = None
-from orchestrator.aws import Aws
-from orchestrator.awsprices import Client
+from orchestrator.clouds.aws import Aws
+from orchestrator.clouds.awsprices import Client
 from orchestrator.errors import CloudRefused
 try:
     Aws("eu-central-1", "i-1").describe()

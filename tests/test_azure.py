@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.azure import Azure, AzureMachine
+from orchestrator.clouds.azure import Azure, AzureMachine
+from orchestrator.clouds.power import Machine, Power
+from orchestrator.clouds.rest import Patience
+from orchestrator.clouds.secret import Secret, Token
 from orchestrator.errors import CloudError, CloudRefused, NoCapacity
-from orchestrator.power import Machine, Power
-from orchestrator.rest import Patience
-from orchestrator.secret import Secret, Token
 from tests.clouds import arm
 from tests.clouds.clock import MovedClock
 from tests.clouds.service import Reply
@@ -315,7 +315,7 @@ def test_no_credential_is_in_the_programs_arguments_or_output(
 import logging, sys
 logging.basicConfig(level=logging.DEBUG)
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-from orchestrator.azure import Azure, AzureMachine
+from orchestrator.clouds.azure import Azure, AzureMachine
 azure = Azure(AzureMachine({arm.SUBSCRIPTION!r}, "exam", "gpu-1"),
     endpoint={cloud.url!r}, login_endpoint={cloud.url!r})
 print(azure.describe(), vars(azure), vars(azure._rest))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.billing import (
+from orchestrator.clouds.power import Power, Provenance, Tariff
+from orchestrator.costs.billing import (
     Before,
     Boot,
     Change,
@@ -24,7 +25,6 @@ from orchestrator.billing import (
     paid,
     reconcile,
 )
-from orchestrator.power import Power, Provenance, Tariff
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 CLOUD, VM, ESTIMATED = Provenance.CLOUD, Provenance.VM, Provenance.ESTIMATED
@@ -59,7 +59,7 @@ TABLE: list[tuple[str, Before, Sight, Change]] = [
      Change(start=Moment(minutes(50), CLOUD))),
     ("found on, it says itself since when", Before(), seen(ON, 60, VM, started_at=minutes(50)),
      Change(start=Moment(minutes(49), VM))),
-    ("what is paid is not paid twice", Before(closed_at=minutes(55)),
+    ("what is paid is not paid twice", Before(closed=((minutes(20), minutes(55)),)),
      seen(ON, started_at=minutes(50)), Change(start=Moment(minutes(55), ESTIMATED))),
     ("off, the cloud knows since when", OPEN, seen(OFF, since=minutes(40)),
      Change(end=Moment(minutes(40), CLOUD))),
@@ -85,12 +85,21 @@ TABLE: list[tuple[str, Before, Sight, Change]] = [
           boot="two"),
      Change(found=(Moment(minutes(46), VM),))),
     ("found on, and it says itself that it came on before",
-     Before(opened_at=minutes(59), is_guess=True, closed_at=minutes(10)),
+     Before(opened_at=minutes(59), is_guess=True, closed=((NOON, minutes(10)),)),
      seen(ON, 60, VM, started_at=minutes(50)), Change(missed=Moment(minutes(49), VM))),
     ("went on and off unseen, the cloud knows when", Before(seen_at=minutes(5)),
      seen(OFF, started_at=minutes(20), since=minutes(40)),
      Change(start=Moment(minutes(20), CLOUD), over=Moment(minutes(40), CLOUD))),
-    ("went off unseen again, nobody knows when it came on", Before(closed_at=minutes(5),
+    ("went on and off unseen, soon after it was seen off",
+     Before(closed=((NOON, minutes(5)),), seen_at=minutes(19.5)),
+     seen(OFF, started_at=minutes(20), since=minutes(22)),
+     Change(start=Moment(minutes(20), CLOUD), over=Moment(minutes(22), CLOUD))),
+    ("a start that is counted, told again", Before(closed=((NOON, minutes(5)),),
+     seen_at=minutes(5)), seen(OFF, started_at=NOON, since=minutes(5)), Change()),
+    ("a start in vain, told once it was seen off again",
+     Before(closed=((NOON, minutes(5)),), seen_at=minutes(20)),
+     seen(OFF, started_at=minutes(19), since=minutes(19.5)), Change()),
+    ("went off unseen again, nobody knows when it came on", Before(closed=((NOON, minutes(5)),),
      seen_at=minutes(5)), seen(OFF, since=minutes(40)),
      Change(start=Moment(minutes(40), ESTIMATED), over=Moment(minutes(40), CLOUD))),
     ("off before it was last seen on: a clock that lies", OPEN, seen(OFF, since=minutes(20)),
@@ -148,6 +157,48 @@ def test_a_boot_before_it_was_last_seen_on_does_not_end_it() -> None:
     lost = ((NOON, minutes(200), minutes(500)),)
     sight = seen(ON, 510, VM, started_at=minutes(500), boots=boots, boot="two")
     assert reconcile(Before(opened_at=minutes(500), lost=lost), sight, AZURE).found == (None,)
+
+
+TELLS = Tariff(60.0, 1.0, frozenset({Power.RUNNING}), tells_starts=True)
+PAST = Before(closed=((minutes(0), minutes(30)), (minutes(300), minutes(330))))
+
+
+def woken(boot: Boot, before: Before = PAST, tariff: Tariff = TELLS) -> Change:
+    """What the machine adds that tells of an earlier boot when it is met again."""
+    sight = seen(ON, 600, VM, started_at=minutes(599), boot="now", boots=(boot,))
+    return reconcile(before, sight, tariff)
+
+
+def test_a_start_that_nobody_saw_is_counted_by_the_guards_record_of_it() -> None:
+    ((start, end),) = woken(Boot(minutes(100), minutes(140), stopped=True)).unseen
+    assert (start, end.at) == (Moment(minutes(100), VM), minutes(140) + timedelta(seconds=20))
+
+
+def test_what_lies_in_a_stint_or_before_the_first_is_not_counted_again() -> None:
+    assert woken(Boot(minutes(1), minutes(29))).unseen == ()
+    assert woken(Boot(minutes(-50), minutes(-20))).unseen == ()
+    assert woken(Boot(minutes(100), minutes(140)), Before()).unseen == ()
+
+
+def test_where_only_sessions_are_counted_a_start_between_them_is_not() -> None:
+    plain = replace(TELLS, counts_all=False)
+    assert woken(Boot(minutes(100), minutes(140)), tariff=plain).unseen == ()
+
+
+def test_a_boot_whose_clock_was_set_is_an_estimate_or_that_of_the_start_it_follows() -> None:
+    astray = Boot(minutes(100), minutes(140), stopped=True, doubt=timedelta(hours=1))
+    ((start, _),) = woken(astray).unseen
+    assert start == Moment(minutes(100), ESTIMATED)
+    lost = replace(PAST, lost=((minutes(159), minutes(159), minutes(299)),))
+    change = woken(astray, lost)
+    assert change.unseen == ()
+    assert change.found == (Moment(minutes(200) + timedelta(seconds=20), VM),)
+
+
+def test_a_machine_that_was_met_in_a_boot_needs_no_clock_to_tell_its_end() -> None:
+    fast = Boot(minutes(500), minutes(540))
+    assert fast.met(minutes(100), minutes(110)) == Boot(minutes(100), minutes(140))
+    assert fast.met(minutes(100), minutes(150)) == Boot(minutes(100), minutes(150))
 
 
 def stint(begin: float, end: float, **facts: object) -> Stint:

@@ -11,15 +11,15 @@ from typing import cast
 
 import pytest
 
-from orchestrator import bounds
-from orchestrator.bounds import Bounds, past_end
-from orchestrator.ledger import Ledger, StintFact
-from orchestrator.link import Link
-from orchestrator.mirror import Mirror
-from orchestrator.power import Provenance
-from orchestrator.sessions import begin
-from orchestrator.spec import Limits, Price, Remote
-from orchestrator.tell import Silence
+from orchestrator.clouds.power import Provenance
+from orchestrator.costs import bounds
+from orchestrator.costs.bounds import Bounds, past_end
+from orchestrator.costs.sessions import begin
+from orchestrator.records.ledger import Ledger, StintFact
+from orchestrator.records.mirror import Mirror
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Limits, Price, Remote
+from orchestrator.vm.link import Link
 from remote.protocol import Cancel
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -92,6 +92,20 @@ def test_runs_that_go_on_past_the_end_are_ended_a_minute_after_it(ledger: Ledger
     following.look(62)
     assert following.asked.calls == [Cancel("a-1")]
     assert "the session's end has passed and runs go on" in following.told.warnings[0]
+
+
+def test_a_config_that_is_wrong_just_now_ends_nothing_and_is_read_again(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINSHED_HOME", str(tmp_path))
+    begin(ledger, REMOTE, NOON, lasts_s=3600.0)
+    following = Following(ledger)
+    (tmp_path / "remotes.yaml").write_text("budget: [\n")
+    following.look(61)
+    (tmp_path / "remotes.yaml").unlink()
+    following.look(62)
+    following.look(64)
+    assert following.asked.calls == [Cancel("a-1")]
 
 
 def test_a_used_up_budget_is_an_end_and_without_a_session_nothing_is(ledger: Ledger) -> None:

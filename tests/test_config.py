@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import home
-from orchestrator.config import (
+from orchestrator.duration import parse_duration
+from orchestrator.errors import ConfigError, UsageError
+from orchestrator.settings import home
+from orchestrator.settings.config import (
     find_remote,
     format_remotes,
     known_remotes,
@@ -20,10 +22,8 @@ from orchestrator.config import (
     parse_remotes,
     parse_workspace,
 )
-from orchestrator.duration import parse_duration
-from orchestrator.errors import ConfigError, UsageError
-from orchestrator.node import nearest
-from orchestrator.spec import CloudSpec, EnvSpec, Job, Price, Remote, Workspace
+from orchestrator.settings.node import nearest
+from orchestrator.settings.spec import CloudSpec, EnvSpec, Job, Price, Remote, Workspace
 
 FULL = """\
 remotes:
@@ -69,6 +69,24 @@ def job(lines: str) -> str:
 
 def remote(lines: str) -> str:
     return f"remotes:\n  r:\n    host: h\n    {lines}\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:s3cret@tracking.example", "me:s3cret@host", "https://token@h:5000/x"]
+)
+def test_a_login_in_what_is_sent_to_machines_is_refused_and_not_shown(address: str) -> None:
+    (problem,) = problems(f"mlflow: {address}")
+    assert problem.startswith("/w/train.yaml:1: mlflow: expected an address without a login")
+    assert "MLFLOW_TRACKING_PASSWORD" in problem
+    assert "s3cret" not in problem
+    assert "token" not in problem
+
+
+@pytest.mark.parametrize("address", ["tracking.example:5000", "sqlite:///runs.db", "http://", "on"])
+def test_a_tracking_server_is_an_address_of_the_web(address: str) -> None:
+    (problem,) = problems(f"mlflow: '{address}'")
+    assert "expected the address of a tracking server" in problem
+    assert parse("mlflow: https://tracking.example/x").mlflow == "https://tracking.example/x"
 
 
 def test_every_key_reaches_its_record() -> None:
@@ -159,7 +177,8 @@ remote: {}
         "/w/train.yaml:2: jobs.category3.outputs[1]: expected a path below the workspace with "
         "forward slashes, without '..', found the text '../x'",
         "/w/train.yaml:2: jobs.category3.time_limt: expected one of command, outputs, data, gpus, "
-        "time_limit, metrics, restart, env, found an unknown key; did you mean time_limit?",
+        "nodes, time_limit, metrics, tensorboard, restart, check, env, found an unknown key; "
+        "did you mean time_limit?",
         "/w/train.yaml:3: jobs.category3: expected each key once, found it again; it stands on "
         "line 2",
         "/w/train.yaml:4: jobs.bad name: expected a name of at most 64 letters, digits, - _ and ., "
@@ -167,9 +186,8 @@ remote: {}
         "/w/train.yaml:6: jobs.b.gpus: expected a number of GPUs, 0 or more, found the number '-1'",
         "/w/train.yaml:6: jobs.b.command: expected this key, found nothing",
         "/w/train.yaml:6: jobs.b.outputs: expected this key, found nothing",
-        "/w/train.yaml:7: remote: expected one of remotes, jobs, exam_environment, found "
-        "an unknown key; "
-        "did you mean remotes?",
+        "/w/train.yaml:7: remote: expected one of remotes, jobs, exam_environment, notify, mlflow, "
+        "found an unknown key; did you mean remotes?",
     ]
 
 
@@ -180,6 +198,7 @@ remote: {}
         (job("time_limit: 0m"), "expected a duration above 0"),
         (job("time_limit: 1:30"), "found the number '1:30'"),
         (job("metrics: maybe"), "expected on or off"),
+        (job("metrics: off\n    tensorboard: on"), "expected metrics: on beside tensorboard: on"),
         (job("gpus: '1'"), "found the text '1'"),
         (job("gpus: 010"), "found the number '010'"),
         (job("gpus: 1.0"), "found the number '1.0'"),
@@ -247,7 +266,8 @@ def test_a_mistake_that_was_copied_is_told_once_with_every_place() -> None:
     first, second = problems(text)
     assert first == (
         "/w/train.yaml:2: jobs.category1.time_limt: expected one of command, outputs, data, gpus, "
-        "time_limit, metrics, restart, env, found an unknown key; did you mean time_limit? "
+        "nodes, time_limit, metrics, tensorboard, restart, check, env, found an unknown key; "
+        "did you mean time_limit? "
         "(the same: "
         + "; ".join(f"jobs.category{n}.time_limt on line {n + 1}" for n in range(2, 6))
         + ")"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cost import (
+from orchestrator.costs.cost import (
     By,
     Cost,
     CostRow,
@@ -24,6 +24,7 @@ from orchestrator.cost import (
     format_duration,
     format_money,
     format_total,
+    gang_costs,
     run_costs,
     run_usage,
     shared_time,
@@ -333,6 +334,19 @@ def test_a_duration_is_rounded_to_what_matters(seconds: float, text: str) -> Non
 def priced(*usages: RunUsage, category: str = "category4", session: str = "") -> list[PricedRun]:
     costs = run_costs(usages, NOW)
     return [PricedRun(run, costs[run.run_id], "/exam", category, session) for run in usages]
+
+
+def test_a_gang_costs_what_all_its_hosts_do_for_the_chiefs_time() -> None:
+    def cost(amount: int | None, currency: str = "USD", seconds: float = 60.0) -> Cost:
+        return Cost(None if amount is None else Decimal(amount), currency, seconds, estimated=False)
+
+    costs = {"a.w1": cost(2, seconds=59.0), "a": cost(1), "b": cost(4), "c": cost(1)}
+    assert gang_costs({**costs, "c.w1": cost(None)}) == {
+        "a": cost(3),
+        "b": cost(4),
+        "c": cost(None),
+    }
+    assert gang_costs({"a": cost(1), "a.w1": cost(1, "EUR")})["a"].amount is None
 
 
 def test_costs_are_grouped_by_what_is_asked() -> None:

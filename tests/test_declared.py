@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.declared import accept
-from orchestrator.printable import printable
+from orchestrator.screen.printable import printable
 from remote.runfolder import Artifact
 
 SHA = "ab" * 32

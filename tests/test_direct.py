@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.azure import Azure, AzureMachine
+from orchestrator.clouds.azure import Azure, AzureMachine
+from orchestrator.clouds.gcp import Gcp, GcpMachine
+from orchestrator.clouds.power import Machine, Power, Provider
+from orchestrator.clouds.rest import Patience
+from orchestrator.clouds.secret import Secret, Token
 from orchestrator.errors import CloudError, NoCapacity
-from orchestrator.gcp import Gcp, GcpMachine
-from orchestrator.power import Machine, Power, Provider
-from orchestrator.rest import Patience
-from orchestrator.secret import Secret, Token
 from tests.clouds import arm, gce
 from tests.clouds.clock import MovedClock
 from tests.clouds.direct import Direct

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor
-from orchestrator.doctor import Check, Mark, check_clock, check_laptop, check_machine, check_remote
 from orchestrator.errors import (
     ConnectError,
     HostKeyChanged,
@@ -20,9 +18,17 @@ from orchestrator.errors import (
     Refused,
     TrainshedError,
 )
-from orchestrator.link import Link
-from orchestrator.spec import EnvSpec, Price, Remote
-from orchestrator.tell import Silence
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import EnvSpec, Price, Remote
+from orchestrator.vm import doctor
+from orchestrator.vm.check import Check, Mark
+from orchestrator.vm.doctor import (
+    check_clock,
+    check_laptop,
+    check_machine,
+    check_remote,
+)
+from orchestrator.vm.link import Link
 from remote.protocol import Examined
 from tests.laptop import make_laptop
 from tests.servers import SshServer

@@ -213,7 +213,7 @@ def test_giving_up_ends_pip_and_what_pip_has_started(
         ensure_environment(store, str(stand_in.path), b"x", log, cancel)
     pip, compiler = map(int, pids.read_text().split())
     assert not is_running(pip)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while is_running(compiler) and time.monotonic() < end:
         pause()
     assert not is_running(compiler)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.exam import CATEGORIES, PASS_POINTS, Instant, read_clock, score, spend
+from orchestrator.exams.exam import CATEGORIES, PASS_POINTS, Instant, read_clock, score, spend
 from orchestrator.init import CATEGORIES as PACK
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from orchestrator import examstart
-from orchestrator.console import Console
-from orchestrator.errors import Forbidden, UsageError
-from orchestrator.exam import CATEGORIES
-from orchestrator.exambook import journal
-from orchestrator.examreport import exam_blocks, exam_json, handed_in_line
-from orchestrator.examstart import Begun, ExamTerms, start_exam
-from orchestrator.home import ledger_file
-from orchestrator.ledger import Ledger
-from orchestrator.spec import Job
-from orchestrator.standing import Exam
-from orchestrator.verdict import Outcome, Verdict
+from orchestrator.costs.commands import parse_terms
+from orchestrator.errors import Forbidden, GradeBelow, UsageError
+from orchestrator.exams import start as examstart
+from orchestrator.exams.book import journal, read_instant
+from orchestrator.exams.commands import submit
+from orchestrator.exams.exam import CATEGORIES
+from orchestrator.exams.report import begun_blocks, exam_blocks, exam_json, handed_in_line
+from orchestrator.exams.start import Begun, ExamTerms, start_exam
+from orchestrator.grades.standing import Exam
+from orchestrator.grades.verdict import Outcome, Verdict
+from orchestrator.records.ledger import ExamFact, Ledger
+from orchestrator.screen.console import Console
+from orchestrator.settings.home import ledger_file, remotes_file
+from orchestrator.settings.spec import Job
 from tests.exams import HOUR_S, Clocks, at_exam, stand_in_problems
 
 NOBODY = ExamTerms(5 * HOUR_S, seed=7)
@@ -94,19 +97,36 @@ def test_an_exam_begins_in_a_fresh_folder_with_five_briefs(home: Path, tmp_path:
 def test_a_start_that_was_cut_off_is_gone_on_with(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn = []
+
     def cut(folder: Path, seed: int, tell: object) -> None:
         (folder / "category1").mkdir(parents=True)
+        drawn.append(seed)
         raise KeyboardInterrupt
 
-    clocks = Clocks()
+    clocks, anything = Clocks(), replace(NOBODY, seed=None)
     with monkeypatch.context() as patch:
         patch.setattr(examstart, "make_problems", cut)
         with pytest.raises(KeyboardInterrupt):
-            begin(tmp_path, clocks)
-    root = begin(tmp_path, clocks)
+            begin(tmp_path, clocks, anything)
+    with pytest.raises(UsageError, match=f"was about to begin with seed {drawn[0]}"):
+        begin(tmp_path, clocks, replace(NOBODY, seed=10**7))
+    root = begin(tmp_path, clocks, anything)
 
     with at_exam(root, clocks) as desk:
-        assert desk.status().left_s == pytest.approx(5 * HOUR_S, abs=5)
+        report = desk.status()
+    assert report.left_s == pytest.approx(5 * HOUR_S, abs=5)
+    # Problems of two seeds would be no exam.
+    assert report.exam.seed == drawn[0]
+
+
+def test_an_exam_does_not_begin_in_a_workspace(home: Path, tmp_path: Path) -> None:
+    root = begin(tmp_path, Clocks())
+    with pytest.raises(UsageError, match=f"lies in the workspace {root}") as raised:
+        begin(root, Clocks())
+
+    assert raised.value.fix == f"cd {tmp_path}; the same command again"
+    assert not (root / "exam").exists()
 
 
 def test_points_are_told_at_once_and_the_metric_only_in_practice(
@@ -268,13 +288,26 @@ def test_status_says_first_what_stands_then_a_plain_model_everywhere(
     hand_in(root, clocks, "category1", "3")
     put(root, "category2", "2")
     with at_exam(root, clocks) as desk:
-        commands = [one.command for one in desk.status().advice]
+        report = desk.status()
 
-    assert commands == [
+    assert [one.command for one in report.advice] == [
         "train submit category2",
-        *(f"train {name} --remote NAME" for name in CATEGORIES[2:]),
+        f"train {' '.join(CATEGORIES[2:])} --remote NAME",
         "train category1 --remote NAME",
     ]
+    # No machine is this exam's, so nothing is known of one that idles.
+    assert "idle" not in "".join(str(block) for block in exam_blocks(report))
+    assert exam_json(report)["spent_s"]["idle"] is None
+
+
+def test_the_only_remote_there_is_stands_in_the_advice(home: Path, tmp_path: Path) -> None:
+    clocks = Clocks()
+    root = begin(tmp_path, clocks)
+    remotes_file().parent.mkdir(parents=True, exist_ok=True)
+    remotes_file().write_text("remotes: {azure-k80: {host: 203.0.113.7}}\n")
+    with at_exam(root, clocks) as desk:
+        first, *_ = desk.status().advice
+    assert first.command == "train --remote azure-k80"
 
 
 def test_only_a_category_with_a_model_can_be_handed_in(home: Path, tmp_path: Path) -> None:
@@ -300,3 +333,71 @@ def test_marks_do_not_pile_up(home: Path, tmp_path: Path) -> None:
         exam = ledger.exam(str(root))
         assert exam is not None
         assert len(ledger.exam_marks(exam.session_id)) == 1 + math.floor(9 * 30 / 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("5", 5), ("0.5", 0.5), ("1h30m", 1.5), ("20m", 1 / 3)]
+)
+def test_hours_are_whole_or_parts_or_any_duration(text: str, hours: float) -> None:
+    terms = parse_terms("", text, "", "", any_price=False)
+
+    assert terms.lasts_s == pytest.approx(hours * HOUR_S)
+
+
+@pytest.mark.parametrize("text", ["-1", "1,5", ".5", "1e3", "1.5h", "0.0"])
+def test_hours_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--hours"):
+        parse_terms("", text, "", "", any_price=False)
+
+
+def test_the_same_model_again_is_told_so(home: Path, tmp_path: Path) -> None:
+    clocks = Clocks()
+    root = begin(tmp_path, clocks)
+    for model in ("2", "3"):
+        hand_in(root, clocks, "category1", model)
+
+    assert hand_in(root, clocks, "category1", "2").startswith(
+        "category1.3: 2 of 5 points, the same model as category1.1; the best that counts has 3"
+    )
+
+
+def test_a_hand_in_that_is_invalid_is_recorded_and_ends_with_1(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = start_exam(tmp_path / "exam", NOBODY, Console()).root
+    put(root, "category1", "invalid")
+    monkeypatch.chdir(root)
+    with pytest.raises(GradeBelow, match=r"category1\.1 brings no points: it is invalid"):
+        submit.callback("category1", as_json=False)  # type: ignore[misc]
+
+    with at_exam(root, read_instant) as desk:
+        assert [a.fact.name for a in desk.status().attempts] == ["category1.1"]
+
+
+def test_where_the_time_went_leaves_out_what_took_none(home: Path, tmp_path: Path) -> None:
+    clocks = Clocks()
+    root = begin(tmp_path, clocks)
+    clocks.slept_s = 600.0
+    with at_exam(root, clocks) as desk:
+        said = [block for block in exam_blocks(desk.status()) if isinstance(block, str)]
+    assert said[0] == "10 min went into: 10 min for the rest, coding"
+
+    # With less time than handing in may take there is none to keep free.
+    clocks.slept_s = 5 * HOUR_S - 100
+    with at_exam(root, clocks) as desk:
+        said = [block for block in exam_blocks(desk.status()) if isinstance(block, str)]
+    assert said[1] == "2 min left, 0 of 25 points so far; time to hand in what stands"
+
+
+def test_a_brief_is_broken_where_it_is_shown_and_not_where_it_was_written() -> None:
+    brief = (
+        "# Cars\nOne sentence,\nand another.\n\n"
+        "- **Data**: `x` is\n  float32.\n- **Input**: `(9,)`\n\nRules: none.\n"
+    )
+    exam = ExamFact("s", "/e", 7, HOUR_S, False, 20)
+    begun = Begun(exam, Path("/e"), datetime.now(UTC), {"category1": brief}, "")
+
+    assert next(iter(begun_blocks(begun))) == (
+        "--- category1 ---\n# Cars\nOne sentence, and another.\n\n"
+        "- **Data**: `x` is float32.\n- **Input**: `(9,)`\n\nRules: none.\n"
+    )

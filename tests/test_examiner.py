@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import Interrupted
-from orchestrator.examiner import Examiner
-from orchestrator.grade import Abandoned, Grading, Limits
-from orchestrator.ledger import ArtifactFact, Ledger, RunFact
-from orchestrator.link import Link
-from orchestrator.mirror import Mirror
+from orchestrator.grades.examiner import Examiner
+from orchestrator.grades.grade import Abandoned, Grading, Limits
+from orchestrator.grades.verdict import Outcome
+from orchestrator.records.ledger import ArtifactFact, Ledger, RunFact
+from orchestrator.records.mirror import Mirror
 from orchestrator.roundtrip import RoundTrip
-from orchestrator.spec import Job, Remote, Workspace
-from orchestrator.tell import Silence
-from orchestrator.verdict import Outcome
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Job, Remote, Workspace
+from orchestrator.vm.link import Link
 from remote.runfolder import RunRequest
 from tests.laptop import Laptop, make_laptop, wait_until
 from tests.servers import SshServer
@@ -200,7 +200,7 @@ def test_trouble_while_examining_is_left_to_whoever_settles(setting: Setting) ->
 
 def test_what_was_graded_meanwhile_is_in_the_result_and_not_graded_twice(setting: Setting) -> None:
     setting.model()
-    with setting.trip._examining([setting.mirror("a")]):
+    with setting.trip.examining([setting.mirror("a")]):
         pass
     result = setting.trip.settle([JOB], [], best=True)
 
@@ -211,7 +211,7 @@ def test_what_was_graded_meanwhile_is_in_the_result_and_not_graded_twice(setting
 def test_a_broken_grader_is_tried_once_a_command(setting: Setting) -> None:
     setting.script = """echo '{}'; while read x; do echo '{"outcome": "broken"}'; done"""
     setting.model()
-    with setting.trip._examining([setting.mirror("a")]):
+    with setting.trip.examining([setting.mirror("a")]):
         pass
     result = setting.trip.settle([JOB], [], best=True)
 
@@ -223,15 +223,15 @@ def test_nothing_is_started_where_nothing_will_be_graded(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = setting.mirror("a")
-    with setting.trip._examining([]), setting.trip._examining([setting.mirror("plain")]):
+    with setting.trip.examining([]), setting.trip.examining([setting.mirror("plain")]):
         pass
     grader = setting.workspace.root / "a" / "grader.py"
     grader.rename(grader.with_name("elsewhere.py"))
-    with setting.trip._examining([mirror]):
+    with setting.trip.examining([mirror]):
         pass
     grader.touch()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with setting.trip._examining([mirror]):
+    with setting.trip.examining([mirror]):
         pass
 
     assert setting.started == 0
@@ -248,7 +248,7 @@ def test_who_does_not_wait_for_the_last_grade_is_told_what_to_do(
     monkeypatch.setattr(Examiner, "finish", press_ctrl_c)
     with (
         pytest.raises(Interrupted, match="before all was graded; what was pulled is here"),
-        setting.trip._examining([setting.mirror("a")]),
+        setting.trip.examining([setting.mirror("a")]),
     ):
         pass
 
@@ -275,7 +275,7 @@ def laptop(tmp_path: Path, embedded_server: SshServer, monkeypatch: pytest.Monke
 def grading_processes(user: int) -> list[int]:
     children = Path(f"/proc/{user}/task").glob("*/children")
     found = [int(pid) for file in children for pid in file.read_text().split()]
-    return [pid for pid in found if b"orchestrator.grading" in _command(pid)]
+    return [pid for pid in found if b"orchestrator.grades.grading" in _command(pid)]
 
 
 def _command(pid: int) -> bytes:

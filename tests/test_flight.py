@@ -16,11 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import ssh
-from orchestrator.errors import ConnectError, ConnectionLost, HostKeyChanged, LoginRefused
-from orchestrator.flight import WINDOW_BYTES
-from orchestrator.ssh import Channel, Connection, connect
-from orchestrator.way import FILE_NAME, LOGIN, PLAIN, WHOLE, Memory, Way
+from orchestrator.connection import ssh
+from orchestrator.connection.flight import WINDOW_BYTES
+from orchestrator.connection.ssh import Channel, Connection, connect
+from orchestrator.connection.way import FILE_NAME, LOGIN, PLAIN, WHOLE, Memory, Way
+from orchestrator.errors import (
+    ConnectError,
+    ConnectionLost,
+    HostKeyChanged,
+    LoginRefused,
+    TrainshedError,
+)
 from tests.servers import HOST, Relay, SshServer, make_key, openssh
 from tests.test_ssh import (
     Answers,
@@ -240,10 +246,10 @@ def test_a_key_of_the_agent_flies(guest: Guest) -> None:
 
 def test_much_may_come_before_it_is_read(guest: Guest) -> None:
     with guest.connect() as connection:
-        channel = connection.execute(f"head -c {WINDOW_BYTES} /dev/zero; echo over > over")
         over = guest.server.home / "over"
         over.unlink(missing_ok=True)
-        deadline = time.monotonic() + 20
+        channel = connection.execute(f"head -c {WINDOW_BYTES} /dev/zero; echo over > over")
+        deadline = time.monotonic() + 60
         while not over.exists():
             assert time.monotonic() < deadline, "the server waits for us to read"
             time.sleep(0.01)
@@ -439,12 +445,17 @@ def strict(guest: Guest, folder: Path, settings: str) -> Iterator[Guest]:
 def test_a_server_with_less_to_give_says_so_as_on_the_plain_way(
     sshd_guest: Guest, tmp_path: Path, settings: str, error: type[ConnectError], words: str
 ) -> None:
-    with (
-        strict(sshd_guest, tmp_path, settings) as other,
-        other.connect() as connection,
-        pytest.raises(error, match=words),
-    ):
-        connection.execute(other.leave_a_line, FIRST)
+    def refusal(other: Guest) -> TrainshedError:
+        with other.connect() as connection, pytest.raises(TrainshedError) as raised:
+            connection.execute(other.leave_a_line, FIRST)
+        return raised.value
+
+    with strict(sshd_guest, tmp_path, settings) as other:
+        # A server that closes with our words unread may take back its own that were on their way.
+        told = (refusal(other) for _ in range(5))
+        found = next(each for each in told if not isinstance(each, ConnectionLost))
+    assert isinstance(found, error)
+    assert words in str(found)
     assert not other.ran.exists()
 
 
@@ -564,7 +575,7 @@ def test_a_flight_into_a_dead_line_ends_in_time_and_is_not_repeated(
             started = time.monotonic()
             with pytest.raises(ConnectionLost):
                 connection.execute("true", FIRST)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
         assert other.way.ahead == max(guest.way.ahead - 1, PLAIN)
 
 

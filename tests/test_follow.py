@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import follow as follow_module
 from orchestrator.errors import (
     AgentBroken,
     ConnectError,
@@ -25,17 +24,16 @@ from orchestrator.errors import (
     Refused,
     TrainshedError,
 )
-from orchestrator.follow import END_LIMIT_BYTES, Follower, look_at_all, read_end
-from orchestrator.link import Link
-from orchestrator.mirror import Mirror, Mirrors, why_lost
-from orchestrator.tell import Silence
+from orchestrator.records.mirror import Mirror, Mirrors, why_lost
+from orchestrator.screen.tell import Silence
+from orchestrator.vm import follow as follow_module
+from orchestrator.vm.follow import END_LIMIT_BYTES, Follower, look_at_all, read_end
+from orchestrator.vm.link import Link
 from remote.protocol import CHUNK_BYTES, Cancel, Done, Piece, RunReport
 from remote.record import to_bytes
 from remote.runfolder import RunRequest, RunState, State
 from tests.servers import Relay, SshServer
-from tests.vm import Told, Vm, practice, wait_until
-
-pytestmark = pytest.mark.timeout(30)
+from tests.vm import WAIT_LIMIT_S, Told, Vm, practice, wait_until
 
 MIB = 2**20
 
@@ -126,7 +124,7 @@ def test_two_followers_of_one_run_keep_one_true_log(vm: Vm) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(15)
+        thread.join(WAIT_LIMIT_S)
     assert mirror.log.read_bytes() == counted(lines)
     assert [t.logs["job"] for t in told] == [counted(lines)] * 2
 
@@ -273,7 +271,7 @@ def test_what_no_patience_heals_is_raised_at_once(vm: Vm, final: type[TrainshedE
 def test_a_vm_that_does_not_come_back_is_given_up_in_the_end(
     vm: Vm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_module, "_RETRY_LIMIT_S", 0.2)
+    monkeypatch.setattr(follow_module, "_RETRY_LIMIT_S", 1.0)
     link = vm.connect()
     mirror = vm.start(link, "sleep 30")
     link.close()
@@ -396,7 +394,7 @@ def read(file: Path) -> bytes:
 
 
 def test_remotes_are_asked_side_by_side_and_each_one_s_trouble_is_told_in_order() -> None:
-    together = threading.Barrier(20, timeout=20)
+    together = threading.Barrier(20, timeout=WAIT_LIMIT_S)
     names = [f"vm{number}" for number in range(20)]
 
     def refuse(name: str) -> Link:

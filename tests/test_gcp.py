@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from orchestrator.clouds.gcp import Gcp, GcpMachine
+from orchestrator.clouds.power import Machine, Power
+from orchestrator.clouds.rest import Patience
+from orchestrator.clouds.secret import Secret, Token
 from orchestrator.errors import CloudError, CloudRefused, NoCapacity
-from orchestrator.gcp import Gcp, GcpMachine
-from orchestrator.power import Machine, Power
-from orchestrator.rest import Patience
-from orchestrator.secret import Secret, Token
 from tests.clouds import gce
 from tests.clouds.clock import MovedClock
 from tests.clouds.service import Asked, Reply, Service

@@ -23,7 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.confine import (
+from orchestrator.errors import UsageError
+from orchestrator.grades.confine import (
     Abandoned,
     Ending,
     _try_everything,
@@ -31,12 +32,14 @@ from orchestrator.confine import (
     run_forked,
     run_spawned,
 )
-from orchestrator.errors import UsageError
-from orchestrator.grade import Candidate, Grading, Limits, Progress, _Copy, _verdict, grade
-from orchestrator.grader import Broken, read
-from orchestrator.grading import conclude
-from orchestrator.printable import one_line
-from orchestrator.verdict import Outcome, Verdict, points
+from orchestrator.grades.grade import Candidate, Grading, Limits, Progress, _Copy, _verdict, grade
+from orchestrator.grades.grader import Broken, read
+from orchestrator.grades.grading import conclude
+from orchestrator.grades.verdict import Outcome, Verdict, points
+from orchestrator.screen.printable import one_line
+
+# The models are made once.
+pytestmark = pytest.mark.xdist_group("grade")
 
 ROOT = Path(__file__).parent.parent
 ACCURACY = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -154,10 +157,10 @@ def test_a_grader_is_read_with_all_it_demands(tmp_path: Path) -> None:
 
     grader = read(path)
 
-    assert (grader.input_shape, grader.output_shape) == ((4,), (1,))
+    assert (grader.input_shapes, grader.output_shape) == (((4,),), (1,))
     assert (grader.metric, grader.higher_is_better) == ("mae", False)
     assert grader.thresholds == ERROR
-    x, y = grader.held_out()
+    (x,), y = grader.held_out()
     assert grader.score(y, y + 2.0) == 2.0
     assert x.shape == (10, 4)
 
@@ -211,7 +214,7 @@ def test_a_grader_that_breaks_its_contract_is_broken_and_says_where(
         (
             "return np.ones((10, 4)",
             "return np.ones((10, 5)",
-            "examples of shape (5), INPUT_SHAPE is",
+            "examples of shape (5,), INPUT_SHAPE is",
         ),
         ("return np.ones((10, 4)", "return np.ones((0, 4)", "(0,) examples"),
         (
@@ -361,7 +364,7 @@ def test_what_confinement_misses_is_found_by_trying() -> None:
 def test_where_the_kernel_refuses_confinement_it_is_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.confine.confine", lambda *_: None)
+    monkeypatch.setattr("orchestrator.grades.confine.confine", lambda *_: None)
     monkeypatch.setenv("HOME", "")  # and have it put back
     _try_everything(tmp_path)
 
@@ -380,7 +383,7 @@ def test_a_process_of_which_nobody_waits_for_the_answer_is_ended(tmp_path: Path)
 
 def test_memory_is_watched_where_the_system_does_not_limit_it() -> None:
     code = (
-        "import threading, time; from orchestrator.confine import watch_memory\n"
+        "import threading, time; from orchestrator.grades.confine import watch_memory\n"
         "threading.Thread(target=watch_memory, args=(10**8,), daemon=True).start()\n"
         "held = []\n"
         "while True: held.append(bytearray(10**7)); time.sleep(0.01)"
@@ -428,7 +431,8 @@ def test_grading_tells_which_python_files_of_the_graders_folder_it_opened(tmp_pa
         "import os; os.stat(HERE / 'script.py'); open(os.dup(1), 'w').close()\n"
     )
     code = (
-        "import importlib.util, pathlib, sys\nfrom orchestrator.grading import _watch_sources\n"
+        "import importlib.util, pathlib, sys\n"
+        "from orchestrator.grades.grading import _watch_sources\n"
         "path = pathlib.Path(sys.argv[1], 'grader.py')\nopened = _watch_sources(path.parent)\n"
         "spec = importlib.util.spec_from_file_location('grader', path)\n"
         "spec.loader.exec_module(importlib.util.module_from_spec(spec))\nprint(sorted(opened))\n"
@@ -590,9 +594,9 @@ FAULTS = {
     "cut.h5": "truncated file",
     "cut.keras": "damaged or cut short",
     "weights.weights.h5": "it holds weights but no model: save it with model.save()",
-    "input.h5": "input shape is (5), expected (4)",
-    "output.h5": "output shape is (2), expected (1)",
-    "two.h5": "input shape is [(None, 4), (None, 4)], expected (4)",
+    "input.h5": "input shape is (5,), expected (4,)",
+    "output.h5": "output shape is (2,), expected (1,)",
+    "two.h5": "input shape is (4,) and (4,), expected (4,)",
     "nan.h5": "10 of 10 predicted values are nan or infinite",
     "lambda.h5": "layer 'my_lambda' is a Lambda layer",
     "lambda.keras": "layer 'my_lambda' is a Lambda layer",
@@ -804,7 +808,7 @@ def test_nothing_is_left_when_the_grading_is_interrupted(
     asked = (models / "good.h5", grader("held_out", "import time; time.sleep(100)"))
     code = (
         f"import sys; sys.path.append({str(ROOT)!r})\n"
-        "from pathlib import Path; from orchestrator.grade import *\n"
+        "from pathlib import Path; from orchestrator.grades.grade import *\n"
         f"list(grade([Candidate('c', Path({str(asked[0])!r}), Path({str(asked[1])!r}))]))"
     )
     user = subprocess.Popen(
@@ -829,7 +833,7 @@ def test_nothing_is_left_when_the_grading_is_interrupted(
 ANSWERS = """
 import sys
 import keras, numpy as np
-from orchestrator import grading
+from orchestrator.grades import grading
 from tensorflow import constant
 keras.utils.set_random_seed(1)
 random = np.random.default_rng(1)
@@ -866,7 +870,7 @@ for name, (model, x) in cases.items():
     for layer in model.layers:
         if getattr(layer, "stateful", False):
             layer.reset_states()
-    found = grading._answers(model, x)
+    found = grading._answers(model, [x])
     assert found.dtype == expected.dtype, name
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=name)
     print(name)
@@ -896,7 +900,7 @@ def test_a_process_for_each_model_grades_the_same_where_forking_is_not_safe(
     limits = {"memory_bytes": 4 * 2**30, "time_s": 60, "model_bytes": 10**6}
     code = (
         f"import sys; sys.path.append({str(ROOT)!r}); sys.argv[1:] = ['one']\n"
-        "from orchestrator import grading; grading.main()"
+        "from orchestrator.grades import grading; grading.main()"
     )
 
     line = json.dumps({**request, "limits": limits}) + "\n"

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.package import bootstrap_command, bootstrap_input
+from orchestrator.vm.package import bootstrap_command, bootstrap_input
 from remote import record
 from remote.guard import Guard
-from remote.guardfolder import GuardFolder, Terms, this_moment
-from remote.guardrules import Act, Decision, begin
+from remote.guardfolder import Beat, GuardFolder, Terms, this_moment
+from remote.guardrules import GOES_DOWN_S, Act, Count, Decision, Look, begin
+from remote.keeper import on_s
 from remote.presence import LiveRun
-from remote.protocol import Boot, Hello, HowKept, Keep, Kept, ListRuns, No
+from remote.protocol import Boot, Hello, HowKept, Keep, Kept, ListRuns, No, Stop
 from remote.runfolder import RunFolder
 from tests.faults.machine import (
     Machine,
@@ -28,7 +29,7 @@ from tests.faults.machine import (
     wait_for_state,
 )
 from tests.test_old_python import FOUND
-from tests.vm import wait_until
+from tests.vm import WAIT_LIMIT_S, wait_until
 
 # The oldest that is promised, where it is here.
 PYTHON = FOUND.get((3, 8), sys.executable)
@@ -45,14 +46,16 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def test_an_idle_machine_is_stopped_and_why_is_on_the_disk(machine: Machine) -> None:
+    before_s = time.time()
     kept = machine.keep_until_off(idle_s=1.0)
     assert (kept.session, kept.trouble, kept.why) == ("s1", "", "idle for 1 s")
-    assert kept.stops_at_s == pytest.approx(time.time() + 1, abs=2)
-    took_s = off_within(machine, 10)
+    assert kept.stops_at_s is not None
+    assert before_s + 1 <= kept.stops_at_s <= time.time() + 1
+    took_s = off_within(machine, 60)
     (stop,) = machine.guard.read_stops()
     assert (stop.session, stop.trouble) == ("s1", "")
     assert stop.why.startswith("idle for")
-    assert took_s < 5
+    assert took_s < 30
 
 
 def test_a_run_keeps_it_up_and_the_end_warns_it_and_waits_until_it_has_saved(
@@ -61,7 +64,7 @@ def test_a_run_keeps_it_up_and_the_end_warns_it_and_waits_until_it_has_saved(
     run = machine.submit(SLOW_TO_SAVE, outputs=("saved",), grace_s=5.0)
     wait_for_state(run, "running")
     machine.keep_until_off(idle_s=0.5, ends_in_s=4.0)
-    off_within(machine, 20)
+    off_within(machine, 60)
     (stop,) = machine.guard.read_stops()
     assert stop.why == "the session's end"
     state = state_of(run)
@@ -111,6 +114,24 @@ def test_at_the_stop_a_run_that_has_saved_is_left_to_wait_for_it(
     assert dismissed == [deaf]
 
 
+def test_the_night_after_its_own_stop_is_not_counted_as_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = blind_guard(tmp_path)
+    folder, terms = guard.folder, Terms("1", Keep("s1"), Look("before", 0.0, 1e9))
+    gone = Count("before", 500.0, 1e9 + 500, on_s=500.0)
+    folder.terms.write_bytes(record.to_bytes(terms))
+    folder.beat.write_bytes(record.to_bytes(Beat("1", gone)))
+    folder.write_stops((Stop("s1", 1e9 + 500, "the session's end"),))
+    up = Look("now", 20.0, 1e9 + 500 + 8 * 3600)
+    assert on_s(folder, "s1", up) == 500 + GOES_DOWN_S + 20
+    monkeypatch.setattr(Guard, "_look", lambda self: (up, []))
+    monkeypatch.setattr(Guard, "_listen", lambda *_: None)
+    guard._take_up(terms)
+    guard.tick(terms)
+    assert guard.count.on_s == 500 + GOES_DOWN_S + 20
+
+
 def test_a_laptop_that_connects_gives_the_sign_that_keeps_it_up(machine: Machine) -> None:
     machine.keep_until_off(idle_s=12.0)
     before = machine.guard.laptop.stat().st_mtime_ns
@@ -129,11 +150,11 @@ def test_two_who_ask_at_once_leave_one_guard_with_the_last_terms(machine: Machin
         process.stdin.write(bootstrap_input() + call)
         process.stdin.flush()
     for process in asking:
-        process.communicate(timeout=30)
-    assert len(machine.guards()) == 1
+        process.communicate(timeout=WAIT_LIMIT_S)
+    wait_until(lambda: len(machine.guards()) == 1, "one is left")
     kept = machine.keep_until_off(ends_in_s=500.0)
-    assert len(machine.guards()) == 1
-    assert kept.stops_at_s == pytest.approx(time.time() + 500, abs=5)
+    wait_until(lambda: len(machine.guards()) == 1, "one is left")
+    assert kept.stops_at_s == pytest.approx(time.time() + 500, abs=60)
 
 
 def test_a_killed_guard_is_back_with_the_next_connection_and_has_lost_nothing(
@@ -158,7 +179,7 @@ def test_it_is_let_go_by_its_own_session_only(machine: Machine) -> None:
     machine.keep_until_off(ends_in_s=500.0)
     no = record.decode(No, machine.let_go("another").head)
     assert no.code == "other-session"
-    assert len(machine.guards()) == 1
+    wait_until(lambda: len(machine.guards()) == 1, "one is left")
     machine.let_go()
     assert machine.guards() == []
     assert machine.answer(Kept, HowKept()) == Kept()
@@ -172,8 +193,9 @@ def test_terms_that_are_asked_for_again_count_anew_and_the_session_goes_on(
     time.sleep(1.0)
     again = machine.keep_until_off(paid_s=300.0)
     assert again.on_s >= 1.0
-    assert again.stops_at_s == pytest.approx(time.time() + 300, abs=5)
-    assert machine.keep_until_off(session="s2", paid_s=300.0).on_s < 1.0
+    assert again.stops_at_s == pytest.approx(time.time() + 300, abs=60)
+    asked_s = time.monotonic()
+    assert machine.keep_until_off(session="s2", paid_s=300.0).on_s < time.monotonic() - asked_s
 
 
 def test_a_machine_that_cannot_stop_itself_says_so_at_once_and_at_the_end(
@@ -189,6 +211,17 @@ def test_a_machine_that_cannot_stop_itself_says_so_at_once_and_at_the_end(
         "no way to stop itself is known for it",
     )
     assert machine.is_up
+
+
+def test_where_the_machine_stays_on_a_run_that_may_restart_is_ended_for_good(
+    machine: Machine,
+) -> None:
+    run = machine.submit(SLOW_TO_SAVE, outputs=("saved",), grace_s=5.0, restarts=3)
+    wait_for_state(run, "running")
+    machine.keep(ends_in_s=2.0)
+    wait_for_state(run, "failed")
+    assert state_of(run).reason == "the session's end: its time on this machine is over"
+    assert b'"saved"' in run.artifacts.read_bytes()
 
 
 def test_a_stop_that_was_accepted_and_does_nothing_is_told(machine: Machine) -> None:
@@ -226,7 +259,7 @@ def test_the_boots_before_this_one_are_told_to_whoever_connects(machine: Machine
     beat = machine.guard.read_beat()
     assert beat is not None
     machine.boot()
-    boot = Boot(beat.counted.wall_s, beat.counted.mono_s)
+    boot = Boot(beat.counted.wall_s, beat.counted.mono_s, id=beat.counted.boot_id)
     # A guard that does not come back after a crash says nothing by its silence.
     fragile = machine.answer(Kept, HowKept()).fragile
     told = () if fragile else (boot,)
@@ -255,7 +288,7 @@ def test_a_full_disk_does_not_keep_it_up(machine: Machine) -> None:
     assert small.wait(10) == 0
     machine.keep_until_off(ends_in_s=3.0)
     assert machine.start(["sh", "-c", f"cat /dev/zero >{folder}/full"]).wait(10) != 0
-    off_within(machine, 10)
+    off_within(machine, 60)
 
 
 def test_a_guard_of_another_version_makes_way_for_the_one_that_came_with_new_terms(
@@ -266,8 +299,8 @@ def test_a_guard_of_another_version_makes_way_for_the_one_that_came_with_new_ter
     kept = machine.keep_until_off(ends_in_s=400.0)
     assert kept.trouble == ""
     assert b"starts anew" in machine.guard.log.read_bytes()
-    assert len(machine.guards()) == 1
-    assert kept.stops_at_s == pytest.approx(time.time() + 400, abs=5)
+    wait_until(lambda: len(machine.guards()) == 1, "one is left")
+    assert kept.stops_at_s == pytest.approx(time.time() + 400, abs=60)
 
 
 def test_a_spoilt_sign_of_life_does_not_end_the_guarding(machine: Machine) -> None:
@@ -277,7 +310,7 @@ def test_a_spoilt_sign_of_life_does_not_end_the_guarding(machine: Machine) -> No
     wait_until(lambda: machine.guards() == [], "it is gone")
     machine.guard.beat.write_bytes(b'{"asked": "')
     machine.ask()
-    off_within(machine, 10)
+    off_within(machine, 60)
 
 
 def _passed_s(machine: Machine) -> float:

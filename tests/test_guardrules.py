@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from remote.guardrules import (
     BLIND_LIMIT_S,
     BOOT_GRACE_S,
+    GOES_DOWN_S,
     LOOK_LIMIT_S,
     REBOOT_S,
     SAVING_S,
@@ -108,6 +109,11 @@ def test_a_night_off_counts_for_the_end_but_only_a_reboots_time_of_it_is_paid_fo
     count = counted(rebooted(START, 8 * HOUR, 20))
     assert count.passed_s == 8 * HOUR + 20
     assert count.on_s == REBOOT_S + 20
+
+
+def test_of_a_night_off_that_its_guard_began_only_the_shutdown_is_paid_for() -> None:
+    count = advance(begin(START), rebooted(START, 8 * HOUR, 20), stopped=True)
+    assert (count.passed_s, count.on_s) == (8 * HOUR + 20, GOES_DOWN_S + 20)
 
 
 def test_a_wall_clock_that_went_back_over_a_reboot_leaves_the_time_since_the_boot() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.shelf import file_sha256
+from orchestrator.desk import Desk
+from orchestrator.errors import UsageError
+from orchestrator.history import History
+from orchestrator.records.shelf import file_sha256
+from orchestrator.screen.console import Console
+from orchestrator.settings.config import load_workspace
 from tests.laptop import SCRIPT, Laptop, make_laptop
 from tests.servers import SshServer
 
@@ -24,8 +29,11 @@ def tried(tmp_path_factory: pytest.TempPathFactory, embedded_server: SshServer) 
     return laptop
 
 
-def runs(laptop: Laptop) -> list[str]:
-    return [row["name"] for row in laptop.json("history", "a")]
+@pytest.fixture
+def past(tried: Laptop, monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
+    monkeypatch.setenv("TRAINSHED_HOME", str(tried.home))
+    with Desk(load_workspace(tried.root), Console(), ask=False) as desk:
+        yield History(desk)
 
 
 def test_every_run_is_listed_with_its_code_its_model_and_its_cost(tried: Laptop) -> None:
@@ -40,70 +48,73 @@ def test_every_run_is_listed_with_its_code_its_model_and_its_cost(tried: Laptop)
     assert "nothing was tried yet" in tried.ok("history", "b").stdout
 
 
-def test_what_changed_between_two_is_shown_without_the_other_categories(tried: Laptop) -> None:
-    first, second = runs(tried)
-    changed = "--- a/a/job.py\n+++ b/a/job.py\n@@ -1,3 +1,4 @@\n+# better\n"
+def test_what_changed_between_two_is_shown_without_the_other_categories(
+    tried: Laptop, past: History
+) -> None:
+    first, second = (entry.name for entry in past.entries(["a"]))
+    changed = ["--- a/a/job.py", "+++ b/a/job.py", "@@ -1,3 +1,4 @@", "+# better"]
 
-    assert tried.ok("history", "--diff", first, second).stdout.startswith(changed)
-    assert tried.ok("history", "a", "--diff", second).stdout.startswith(changed)
-    assert tried.ok("history", "--diff", "a").stdout.startswith(changed)
-    assert "of the other" not in tried.ok("history", "--diff", first, second).stdout
-    assert tried.ok("history", "--diff", first, first).stdout == "nothing changed in the code\n"
-    done = tried.train("history", "--diff", first)
-    assert done.returncode == 2
-    assert f"nothing with other code was before {first} in a" in done.stderr
+    for names in ([first, second], [second], ["a"]):
+        assert past.diff(names)[:4] == changed
+    assert "of the other" not in "".join(past.diff([first, second]))
+    assert past.diff([first, first]) == []
+    with pytest.raises(UsageError, match=f"nothing with other code was before {first} in a"):
+        past.diff([first])
+    # The category may be said once more.
+    assert tried.ok("history", "a", "--diff", second).stdout.startswith("\n".join(changed))
 
 
-def test_an_earlier_model_comes_back_and_the_other_one_is_kept(tried: Laptop) -> None:
+def test_an_earlier_model_comes_back_and_the_other_one_is_kept(
+    tried: Laptop, past: History
+) -> None:
     model = tried.root / "a" / "mymodel.h5"
-    first, second = (row["model"] for row in tried.json("history", "a"))
+    first, second = (entry.model or "" for entry in past.entries(["a"]))
     assert file_sha256(model) == second
 
     said = tried.ok("history", "--restore", first[:8]).stdout
 
-    assert said == f"{model} is the model {first[:12]} again; what stood there is kept\n"
+    assert said.startswith(f"{model} is the model {first[:12]} again; the one before it is kept")
     assert model.read_text() == "first"
-    tried.ok("history", "--restore", second)
+    past.restore(second, overwrite=False)
     assert model.read_text() == "second"
 
 
-def test_earlier_code_comes_back_beside_the_workspace_and_over_no_edit(tried: Laptop) -> None:
-    first = runs(tried)[0]
-    target = tried.root.with_name(f"exam-{first}")
+def test_earlier_code_comes_back_beside_the_workspace_and_over_no_edit(
+    tried: Laptop, past: History
+) -> None:
+    first, second = past.entries(["a"])
+    target = tried.root.with_name(f"exam-{first.name}")
+    script = target / "a" / "job.py"
 
-    tried.ok("history", "--restore", first)
-    assert (target / "a" / "job.py").read_text() == SCRIPT
+    said = tried.ok("history", "--restore", first.name).stdout
+    assert f"the code of {first.name} is in {target}; the workspace is as it was" in said
+    assert script.read_text() == SCRIPT
     assert (tried.root / "a" / "job.py").read_text() != SCRIPT
-    tried.ok("history", "--restore", first)
+    past.restore(first.name, overwrite=False)
 
-    (target / "a" / "job.py").write_text("mine")
-    done = tried.train("history", "--restore", first)
+    script.write_text("mine")
+    with pytest.raises(UsageError, match="as they were then: a/job"):
+        past.restore(first.name, overwrite=False)
+    assert script.read_text() == "mine"
+    past.restore(first.name, overwrite=True)
+    assert script.read_text() == SCRIPT
+
+    restored = past.restore(second.snapshot[:10], overwrite=False)
+    assert (restored.path / "a" / "job.py").read_text().startswith("# better")
+
+
+def test_what_is_not_there_is_named(tried: Laptop, past: History) -> None:
+    with pytest.raises(UsageError, match="no model and no code has a digest 0123456789"):
+        past.restore("0123456789", overwrite=False)
+    with pytest.raises(UsageError, match="no run is or begins with 'nothing'"):
+        past.restore("nothing", overwrite=False)
+    with pytest.raises(UsageError, match="no category is named 'c'"):
+        past.entries(["c"])
+    with pytest.raises(UsageError, match="or one with what was before it, not 0"):
+        past.diff([])
+    done = tried.train("history", "--diff", "--restore", "x")
     assert done.returncode == 2
-    assert f"{target} has files that are not as they were then: a/job.py" in done.stderr
-    assert (target / "a" / "job.py").read_text() == "mine"
-    tried.ok("history", "--restore", first, "--yes")
-    assert (target / "a" / "job.py").read_text() == SCRIPT
-
-    code = tried.json("history", "a")[1]["code"]
-    restored = tried.json("history", "--restore", code[:10])
-    assert (Path(restored["path"]) / "a" / "job.py").read_text().startswith("# better")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--restore", "0123456789"), "no model and no code has a digest 0123456789"),
-        (("--restore", "nothing"), "no run is or begins with 'nothing'"),
-        (("--diff",), "--diff compares two, or one with what was before it, not 0"),
-        (("--diff", "--restore", "x"), "--diff and --restore are two things"),
-        (("c",), "no category is named 'c'"),
-    ],
-)
-def test_what_is_not_there_is_named(tried: Laptop, words: tuple[str, ...], said: str) -> None:
-    done = tried.train("history", *words)
-
-    assert done.returncode == 2
-    assert said in done.stderr
+    assert "--diff and --restore are two things" in done.stderr
 
 
 def test_a_run_goes_on_where_its_code_cannot_be_kept(tried: Laptop) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import hostkeys
+from orchestrator.connection import hostkeys
+from orchestrator.connection.hostkeys import HostKey, admit, known_keys, parse, remember, replace
 from orchestrator.errors import ConnectError, HostKeyChanged, HostKeyUnknown
-from orchestrator.hostkeys import HostKey, admit, known_keys, parse, remember, replace
 
 BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
 KEY = HostKey("ssh-ed25519", base64.b64decode(BLOB))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ignore import Ignore, Verdict
+from orchestrator.source.ignore import Ignore, Verdict
 from tests.faults.points import chosen
 
 NAMES = ("a", "b", "ab", "foo", "a b", "é", "x]", "[a]", "*", "\\", "A", "-", "1")

@@ -13,177 +13,182 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact
-from orchestrator.mirror import Mirrors
+from orchestrator.records.ledger import Ledger, Reporter, RunEvent, RunFact
+from orchestrator.records.mirror import Mirrors
 from remote import clock
 from remote.protocol import RunReport
 from remote.runfolder import RunRequest, RunState, State
 
 ROOT = Path(__file__).parent.parent
 
+
+def named(text: str) -> set[str]:
+    """`a costs: bill cost` are a, costs.bill and costs.cost."""
+    found, folder = set(), ""
+    for word in text.split():
+        if word.endswith(":"):
+            folder = word[:-1] + "."
+        else:
+            found.add(folder + word)
+    return found
+
+
+# What parses a command's words, and imports the rest where it is needed.
+COMMANDS = named("""
+    cli commands completion machinecommands options
+    costs: commands
+    elsewhere: commands
+    exams: commands
+    measuring: commands
+    stories: command
+    sweeps: commands
+    trackers: commands
+    watch: command
+""")
+
 # From the bottom up. A module may import its own row and lower ones; circles are found besides.
 ROWS: tuple[tuple[str, set[str]], ...] = (
     (
         "words: no I/O",
-        {
-            *(
-                "advise",
-                "billing",
-                "cost",
-                "deflate",
-                "duration",
-                "errors",
-                "exam",
-                "gitignore",
-                "lean",
-                "logview",
-                "node",
-                "pace",
-                "power",
-                "printable",
-                "purse",
-                "size",
-            ),
-            *("secret", "spec", "tell", "verdict", "versions"),
-        },
+        named("""
+            duration errors size
+            clouds: power secret
+            connection: lean
+            costs: billing cost purse
+            exams: advise exam
+            gangs: addresses replicas
+            grades: verdict versions
+            measuring: choosing workload
+            pools: placing
+            screen: headway logview printable tell
+            settings: node pool spec
+            source: gitignore
+            stories: plot
+            sweeps: metric space
+            vm: check cluster deflate pace
+            watch: board
+        """),
     ),
     (
         "files: what the laptop keeps, and what it reads",
-        {
-            *("bill", "config", "events", "filelock", "hashing", "home", "ignore", "ledger"),
-            *(
-                "ledgerschema",
-                "mirror",
-                "money",
-                "package",
-                "plan",
-                "rebuild",
-                "remotes",
-                "scan",
-                "schema",
-            ),
-            *("shelf", "snapshot", "statcache"),
-            *("account", "exambook", "examtime", "fitting", "machinecost", "pastcode", "sessions"),
-            *("bundle", "exported", "exporting", "foreign", "notebook"),
-            *("surroundings", "declared", "finding", "planning", "pricetable", "status"),
-        },
+        named("""
+            declared filelock finding loads outlook plan planning status unwatched
+            clouds: pricetable
+            costs: account bill fitting machinecost money sessions
+            elsewhere: bundle exported exporting foreign notebook
+            exams: book timespent
+            gangs: refusal
+            grades: counting surroundings
+            measuring: picking workbook
+            records: curves events ledger ledgerschema mirror rebuild shelf
+            settings: config home remotes schema
+            source: hashing ignore pastcode scan scripts snapshot statcache
+            stories: chronicle story sweeps trials
+            sweeps: allowance moved past study terms trial unread words
+            vm: package
+            watch: rundetail
+        """),
     ),
     (
         "clouds: who rents the machines out",
-        {
-            *(
-                "aws",
-                "awserrors",
-                "awsprices",
-                "azure",
-                "azurelogin",
-                "azureprices",
-                "exchange",
-                "gcp",
-            ),
-            *("gcplogin", "owncommand", "program", "provider", "rest"),
-        },
+        named("""
+            clouds: aws awserrors awsprices azure azurelogin azureprices exchange gcp gcplogin
+                owncommand program provider rest
+        """),
     ),
     (
         "doors: SSH, and the process that opens models",
-        {
-            *(
-                "channel",
-                "confine",
-                "dialing",
-                "flight",
-                "grade",
-                "grader",
-                "grading",
-                "hostkeys",
-                "keyoffers",
-                "legacy",
-            ),
-            *(
-                "line",
-                "link",
-                "lockdown",
-                "modelcheck",
-                "pipe",
-                "practicevm",
-                "reach",
-                "ssh",
-                "sshconfig",
-                "way",
-            ),
-        },
+        named("""
+            connection: channel dialing flight forward hostkeys keyoffers line pipe practicevm ssh
+                sshconfig way
+            grades: confine grade grader grading legacy lockdown modelcheck
+            vm: link reach
+        """),
     ),
     (
         "steps",
-        {
-            *("ahead", "doctor", "examiner", "follow", "init", "lanes", "pull", "standing", "sync"),
-            *("bounds", "examining", "examplaces", "lifecycle", "meeting", "payments", "settling"),
-            *("modelfile", "problems", "resultfile", "taking"),
-        },
+        named("""
+            init problems
+            clouds: lifecycle
+            costs: bounds guarding meeting moving payments quoting release
+            elsewhere: modelfile resultfile taking
+            exams: places
+            grades: examiner examining settling standing
+            trackers: eventfiles tensorboard
+            vm: ahead doctor follow incoming lanes pull rounds sync
+        """),
     ),
-    ("the way through", {"roundtrip"}),
+    (
+        "the way through",
+        named("roundtrip"),
+    ),
     (
         "the user's side",
-        {
-            *(
-                "asking",
-                "console",
-                "desk",
-                "judge",
-                "logs",
-                "machines",
-                "overdue",
-                "paydesk",
-                "renting",
-                "report",
-            ),
-            *("examdesk", "examreport", "examstart", "history", "statement", "table", "terminal"),
-        },
+        named("""
+            asking candidates desk history judge logs notify tutorial
+            costs: checkup overdue paydesk renting statement
+            exams: desk report start
+            measuring: report workbench
+            screen: console costs desktop grades machines outcome runs table terminal
+            stories: file page plots sweepplots words
+            pools: checkup host hosts moving pooltrip sending spread work
+            sweeps: onmachine onpool report site sweep sweeping
+            trackers: afterwards desk mlflow remoteboard tracked
+            vm: machines
+            watch: app chart errand feed gathering plain watching widgets
+        """),
     ),
-    (
-        "the command line",
-        {
-            *("cli", "commands", "completion", "demo", "elsewherecommands", "examcommands"),
-            "machinecommands",
-            *("moneycommands", "options"),
-        },
-    ),
+    ("the command line", COMMANDS | {"demo"}),
 )
 RANK = {f"orchestrator.{name}": row for row, (_, names) in enumerate(ROWS) for name in names}
 
 # What of the VM's half the laptop's may use: the wire format, the digest, the names of files.
 KERNEL = {
-    *("atomic", "bootstrap", "clock", "elsewhere", "parts", "protocol", "record", "runfolder"),
-    *("tree", "wanted"),
+    *(
+        "atomic",
+        "boardserver",
+        "bootstrap",
+        "clock",
+        "elsewhere",
+        "events",
+        "measured",
+        "parts",
+        "protocol",
+    ),
+    *("record", "runfolder", "tree", "usage", "wanted"),
 }
 
 # Which modules alone may import a heavy or dangerous package.
 DOORS = {
-    "paramiko": {"flight", "ssh"},
-    "asyncssh": {"practicevm"},
-    "boto3": {"aws"},
-    "botocore": {"aws", "awserrors"},
-    "google": {"gcplogin"},
-    "http": {"exchange"},
-    "yaml": {"config"},
-    "click": {
-        *("cli", "commands", "completion", "elsewherecommands", "examcommands"),
-        "machinecommands",
-        *("moneycommands", "options"),
-    },
-    "rich": {"console", "table", "terminal"},
-    "sqlite3": {"ledger", "ledgerschema"},
-    "tensorflow": {"grading"},
-    "keras": {"grading"},
-    "h5py": {"grading"},
-    "numpy": {"grading", "grader"},
+    "paramiko": named("connection: flight ssh"),
+    "asyncssh": {"connection.practicevm"},
+    "boto3": {"clouds.aws"},
+    "botocore": named("clouds: aws awserrors"),
+    "google": {"clouds.gcplogin"},
+    "http": {"clouds.exchange"},
+    "yaml": {"settings.config"},
+    "click": COMMANDS,
+    "jinja2": {"stories.page"},
+    "markdown_it": {"tutorial"},
+    "plotext": {"watch.chart"},
+    "optuna": {"sweeps.study"},
+    "sqlalchemy": {"sweeps.study"},
+    "rich": named("screen: console table terminal watch: chart widgets"),
+    "sqlite3": named("records: ledger ledgerschema"),
+    "mlflow": {"trackers.mlflow"},
+    "tensorboard": set(),
+    "tensorflow": {"grades.grading"},
+    "textual": named("watch: app widgets"),
+    "keras": {"grades.grading"},
+    "h5py": {"grades.grading"},
+    "numpy": named("grades: grader grading"),
 }
 
 
 def modules(package: str) -> dict[str, ast.Module]:
     return {
-        f"{package}.{path.stem}": ast.parse(path.read_text("utf-8"))
-        for path in sorted((ROOT / package).glob("*.py"))
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+        for path in sorted((ROOT / package).rglob("*.py"))
         if path.stem != "__init__"
     }
 
@@ -197,7 +202,7 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            if node.module in ("orchestrator", "remote"):
+            if (ROOT / node.module.replace(".", "/")).is_dir():
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
             else:
                 found.add(node.module)
@@ -249,17 +254,25 @@ def test_the_kernel_works_where_there_is_no_posix() -> None:
 
 
 # A command that only reads what is on this laptop, and which of our modules it may import.
-_PARSING = {
-    *("commands", "completion", "elsewherecommands", "errors", "examcommands", "machinecommands"),
-    "moneycommands",
-    *("options", "printable"),
-}
-_SHOWING = _PARSING | {
-    *("config", "console", "cost", "duration", "home", "logview", "mirror", "node"),
-    *("report", "schema", "size", "spec", "table", "tell", "verdict"),
-}
-_RECORDED = _SHOWING | {"ledger", "ledgerschema", "money", "power"}
-_RUNS = _RECORDED | {"declared", "desk", "finding", "logs", "shelf", "status"}
+_PARSING = COMMANDS | named("errors screen: printable")
+_SHOWING = _PARSING | named("""
+    duration loads size
+    costs: cost
+    grades: verdict
+    records: mirror
+    screen: console costs headway logview machines runs table tell
+    settings: config home node pool schema spec
+""")
+_RECORDED = _SHOWING | named("""
+    clouds: power
+    costs: money
+    records: ledger ledgerschema
+""")
+_RUNS = _RECORDED | named("""
+    declared desk finding logs status
+    grades: counting
+    records: shelf
+""")
 QUICK = {
     ("--help",): _PARSING,
     ("--version",): _PARSING,
@@ -267,12 +280,13 @@ QUICK = {
     ("status",): _RUNS,
     ("status", "--all", "--local"): _RUNS,
     ("logs", "a-1"): _RUNS,
-    ("cost",): _RECORDED | {"bill"},
+    ("cost",): _RECORDED | {"costs.bill"},
     ("remote", "list"): _SHOWING,
 }
 HEAVY = {
     *("asyncio", "concurrent.futures", "cryptography", "h5py", "keras", "numpy", "paramiko"),
-    *("pydantic", "rich", "tensorflow", "typer", "multiprocessing", "http", "ssl"),
+    *("http", "jinja2", "multiprocessing", "plotext", "pydantic", "rich", "ssl", "tensorflow"),
+    *("optuna", "sqlalchemy", "textual", "typer"),
 }
 
 
@@ -314,7 +328,7 @@ def test_a_quick_command_imports_nothing_it_does_not_need(
         for line in done.stderr.splitlines()
         if line.startswith("import time:")
     }
-    own = {name.partition(".")[2] for name in loaded if name.startswith("orchestrator.")}
+    own = {name.partition(".")[2] for name in loaded & set(LAPTOP)}
 
     assert "click" in loaded
     assert own <= QUICK[words]
@@ -334,6 +348,17 @@ def test_importing_starts_nothing_heavy(module: str) -> None:
     assert module in loaded
 
 
+def test_what_machines_cost_is_not_imported_on_the_way_to_one() -> None:
+    code = "import orchestrator.desk, orchestrator.roundtrip, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    costs = {name for name in loaded if name.startswith("orchestrator.costs.")}
+    assert costs <= {"orchestrator.costs.cost", "orchestrator.costs.money"}
+    assert "statistics" not in loaded
+
+
 def test_the_laptops_half_imports_on_a_system_without_posix() -> None:
     names = sorted(set(LAPTOP) - {"orchestrator.demo"})
     code = f"""
@@ -345,7 +370,8 @@ for name in {names}:
     importlib.import_module(name)
 """
     # The libraries are imported first: it is our modules that are put to the test.
-    code = "import asyncio, asyncssh, click, paramiko, platformdirs, rich.live, yaml\n" + code
+    libraries = "asyncio, asyncssh, click, paramiko, platformdirs, rich.live, sqlalchemy, yaml"
+    code = f"import {libraries}\n{code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

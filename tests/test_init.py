@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import load_workspace
 from orchestrator.errors import UsageError
-from orchestrator.ignore import Ignore
 from orchestrator.init import CATEGORIES, Made, launch_json, make_workspace, tasks_json
-from orchestrator.tell import Silence
-from tests.laptop import make_laptop
+from orchestrator.problems import draw, online
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.config import load_workspace
+from orchestrator.source.ignore import Ignore
+from tests.laptop import make_laptop, without_patience
 
+# One draws category3 of the practice pack, and no other of it; one category1 of it.
+SEED, OTHER = 18, 1
 PACK = Path(__file__).parent.parent / "jobs"
 
 
@@ -166,7 +169,8 @@ def test_the_command_says_what_to_do_next_and_what_it_left_alone(folder: Path) -
     second = laptop.ok("init", str(folder), "--solutions")
 
     assert "train remote add NAME" in first.stdout
-    assert first.stderr == ""
+    assert "  train --remote NAME\n" in first.stdout
+    assert without_patience(first.stderr) == ""
     assert f"  cd {shlex.quote(str(folder))}\n" in first.stdout
     assert f"• {folder} is a workspace already; kept as they were: 20 files\n" in second.stderr
     assert "• added: nothing, it is complete\n" in second.stderr
@@ -174,6 +178,19 @@ def test_the_command_says_what_to_do_next_and_what_it_left_alone(folder: Path) -
         "! category1/category1.py is your own and was left as it is, without the solution\n"
         in second.stderr
     )
+
+
+def test_the_command_names_the_only_remote_there_is(folder: Path) -> None:
+    laptop = make_laptop(folder.parent, server=None)
+    remotes = laptop.home / "remotes.yaml"
+    remotes.parent.mkdir(exist_ok=True)
+    remotes.write_text("remotes: {azure-k80: {host: 203.0.113.7}}\n")
+    said = laptop.ok("init", str(folder)).stdout
+    assert said.endswith("  train --remote azure-k80\n")
+    assert "remote add" not in said
+
+    remotes.write_text("remotes: [not, so]\n")
+    assert laptop.ok("init", str(folder)).stdout.endswith("  train --remote NAME\n")
 
 
 def test_what_was_there_what_came_and_what_is_the_users_own_is_told(folder: Path) -> None:
@@ -213,3 +230,48 @@ def test_a_workspace_in_another_one_is_told_whose_commands_will_see_it(folder: P
     assert make(inner).outer == laptop.root / "train.yaml"
     assert load_workspace(inner / "category1").root == inner
     assert (laptop.root / "train.yaml").read_text() == "jobs:\n"
+
+
+def test_a_workspace_of_a_seed_is_completed_without_naming_the_seed_again(folder: Path) -> None:
+    # Its problems are not those of the practice pack, but for category3.
+    make_workspace(folder, solutions=False, tell=Silence(), seed=SEED)
+    before = everything(folder)
+    assert make(folder).own == ()
+    assert everything(folder) == before
+
+    assert make(folder, solutions=True).unsolved == ()
+    for problem in draw(SEED):
+        solution = (PACK / problem.name / "solution.py").read_bytes()
+        assert script(folder, problem.category).read_bytes() == solution
+        # With the seed it is the answer key.
+        assert not (folder / problem.category / "prepare.py").exists()
+
+
+def test_another_problem_than_is_there_is_refused(folder: Path) -> None:
+    make_workspace(folder, solutions=False, tell=Silence(), seed=SEED)
+    before = everything(folder)
+    make_workspace(folder, solutions=False, tell=Silence(), seed=SEED)
+    with pytest.raises(UsageError, match="is the problem category1-diabetes, not category1"):
+        make_workspace(folder, solutions=False, tell=Silence(), seed=OTHER)
+    with pytest.raises(UsageError, match="not online/category3-hands"):
+        make_workspace(folder, solutions=False, tell=Silence(), instead=[online("hands")])
+
+    assert everything(folder) == before
+
+
+def test_data_of_a_seed_that_is_gone_asks_for_the_seed(folder: Path) -> None:
+    make_workspace(folder, solutions=False, tell=Silence(), seed=SEED)
+    (folder / "category5" / "heldout.npz").unlink()
+
+    with pytest.raises(UsageError, match="the seed it was made from is not kept") as raised:
+        make(folder)
+    assert raised.value.fix == f"train init {shlex.quote(str(folder))} --seed N"
+
+
+def test_who_has_a_remote_is_not_told_to_add_one(folder: Path) -> None:
+    laptop = make_laptop(folder.parent, server=None)
+    (laptop.home / "remotes.yaml").write_text("remotes:\n  vm: {host: 203.0.113.7}\n")
+    told = laptop.ok("init", str(folder)).stdout
+
+    assert "remote add" not in told
+    assert "  train --remote vm\n" in told

@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A copy, so that building leaves nothing behind in the checkout.
     source = folder / "source"
-    names = ["LICENSE", "README.md", "pyproject.toml", "orchestrator", "remote", "jobs"]
+    names = ["LICENSE", "README.md", "pyproject.toml", "docs", "orchestrator", "remote", "jobs"]
     source.mkdir()
     subprocess.run(["cp", "-R", *(str(ROOT / name) for name in names), str(source)], check=True)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
@@ -45,7 +45,7 @@ def test_the_wheel_holds_the_agents_source_and_the_practice_pack_and_nothing_els
     for package in ("orchestrator", "remote", "jobs"):
         sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         assert sources <= names
-    assert "orchestrator/prices.csv" in names
+    assert {"orchestrator/clouds/prices.csv", "orchestrator/tutorial.md"} <= names
     assert {f"jobs/category{n}/brief.md" for n in range(1, 6)} <= names
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
@@ -78,6 +78,9 @@ def test_the_wheel_works_in_an_empty_environment_and_grading_says_what_it_lacks(
 
     assert train("--version").stdout.startswith("trainshed ")
     assert train("remote", "list").returncode == 0
+    shown = Path(train("docs").stdout.strip())
+    assert shown.is_relative_to(tmp_path / "venv")
+    assert shown.read_text("utf-8").startswith("# Fifteen minutes")
 
     workspace = tmp_path / "own"
     (workspace / "c").mkdir(parents=True)

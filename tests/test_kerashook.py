@@ -469,6 +469,18 @@ def test_processes_one_after_the_other_all_log_and_go_on_counting(run_folder: Pa
     assert text[-2].endswith('"cut')
 
 
+@pytest.mark.parametrize("fit", ["", '"fit": 1,'])
+def test_a_fit_after_a_loop_of_the_script_s_own_is_another_one(run_folder: Path, fit: str) -> None:
+    wild = ["Infinity", "1e400", "1" * 99, '"7"', "7.5", "[" * 9_000]
+    lines = [f'{{{fit} "epoch": 0, "metrics": {{}}}}', *(f'{{"fit": {word}}}' for word in wild)]
+    (run_folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+    done = train(run_folder, "model.fit()")
+
+    assert done.stderr == ""
+    assert json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["fit"] == 2
+
+
 @pytest.mark.tf
 def test_the_keras_that_is_installed_is_watched(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorflow") is None:

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.connection.keyoffers import Locked, Offers, Unusable, public_half
+from orchestrator.connection.sshconfig import Hop
 from orchestrator.errors import LoginRefused
-from orchestrator.keyoffers import Locked, Offers, Unusable, public_half
-from orchestrator.sshconfig import Hop
 
 
 def hop(*identities: Path, only: bool = False) -> Hop:

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import lanes
-from orchestrator import link as link_module
-from orchestrator.deflate import Deflate
+from orchestrator.connection.pipe import Pipe
 from orchestrator.errors import (
     AgentBroken,
     ConnectionLost,
@@ -26,24 +24,25 @@ from orchestrator.errors import (
     TrainshedError,
     UsageError,
 )
-from orchestrator.lanes import Piece, Work
-from orchestrator.link import Link
-from orchestrator.mirror import Mirror
-from orchestrator.pipe import Pipe
 from orchestrator.plan import Overrides, make_request
-from orchestrator.pull import _Incoming, pull
-from orchestrator.shelf import Shelf
-from orchestrator.spec import Job
-from orchestrator.sync import submit
-from orchestrator.tell import Silence
+from orchestrator.records.mirror import Mirror
+from orchestrator.records.shelf import Shelf
+from orchestrator.screen.tell import Silence, Teller
+from orchestrator.settings.spec import Job
+from orchestrator.vm import lanes
+from orchestrator.vm import link as link_module
+from orchestrator.vm.deflate import Deflate
+from orchestrator.vm.incoming import Incoming
+from orchestrator.vm.lanes import Piece, Work
+from orchestrator.vm.link import Link
+from orchestrator.vm.pull import pull
+from orchestrator.vm.sync import submit
 from remote.parts import covered, find_parts, gaps, new_part
 from remote.protocol import Fetch, Span
 from remote.runfolder import Artifact, State
 from tests.forks import killed_at_each_step
 from tests.servers import Relay, SshServer, openssh
 from tests.vm import Vm, fetch, practice, wait_until
-
-pytestmark = pytest.mark.timeout(60)
 
 MIB = 2**20
 SIZE = 24 * MIB
@@ -94,8 +93,13 @@ def made(vm: Vm, link: Link, size: int = SIZE) -> Artifact:
 
 
 def bring(vm: Vm, link: Link, artifact: Artifact) -> Path:
+    return bring_telling(vm, link, artifact, Silence())
+
+
+def bring_telling(vm: Vm, link: Link, artifact: Artifact, tell: Teller) -> Path:
     state = vm.folder / "laptop"
-    return pull(link, "run", artifact, state / "partial", Shelf(state), Silence())
+    (pulled,) = pull(link, "run", [artifact], state / "partial", Shelf(state), tell)
+    return pulled.kept.result()
 
 
 def partial_bytes(vm: Vm) -> int:
@@ -179,8 +183,7 @@ def test_a_connection_that_is_lost_leaves_its_work_to_the_others(vm: Vm) -> None
     link = vm.connect()
     artifact = made(vm, link)
     cut = Cutting(vm)
-    state = vm.folder / "laptop"
-    path = pull(link, "run", artifact, state / "partial", Shelf(state), cut)
+    path = bring_telling(vm, link, artifact, cut)
     assert cut.is_done
     assert digest_of(path) == artifact.sha256
 
@@ -395,7 +398,7 @@ def test_killed_at_any_step_of_joining_no_byte_of_a_pull_is_lost_or_wrong(tmp_pa
     def bring_rest(step: int) -> set[int]:
         whole = tmp_path / str(step)
         with whole.open("r+b", buffering=0) as file:
-            incoming = _Incoming(file, whole, len(content))
+            incoming = Incoming(file, whole, len(content))
             missing = {incoming.missing_bytes}
             for begin, end in reversed(incoming.missing()):
                 list(incoming.take(Piece("", begin, end), iter([content[begin:end]])))

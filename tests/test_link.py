@@ -15,15 +15,14 @@ from typing import NamedTuple
 
 import pytest
 
-from orchestrator import link as link_module
-from orchestrator import ssh
+from orchestrator.connection import ssh
+from orchestrator.connection.channel import WAITS
 from orchestrator.errors import AgentBroken, ConnectionLost, NoPython, Refused, TrainshedError
-from orchestrator.link import Call
+from orchestrator.vm import link as link_module
+from orchestrator.vm.link import Call
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Watch
 from tests.servers import Relay, SshServer
 from tests.vm import Vm, fetch, practice, quoted_python, wait_until
-
-pytestmark = pytest.mark.timeout(30)
 
 OLD_PYTHONS = sorted(
     path
@@ -183,9 +182,16 @@ def test_an_agent_killed_in_the_middle_of_a_call_is_a_lost_connection(vm: Vm) ->
     assert raised.value.exit_code == 4
 
 
-def test_a_silent_agent_is_a_lost_connection(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "SILENCE_LIMIT_S", 0.5)
+def wait_no_longer(vm: Vm, limit_s: float) -> None:
+    """Than this for a word, from now on: the agent has had its time to start."""
+    channel = vm.wire.channel
+    channel._limit_s = limit_s
+    channel._stream.settimeout(limit_s / WAITS)
+
+
+def test_a_silent_agent_is_a_lost_connection(vm: Vm) -> None:
     link = vm.connect()
+    wait_no_longer(vm, 0.5)
     agents = vm.pids("-c")
     for pid in agents:
         os.kill(pid, signal.SIGSTOP)
@@ -197,16 +203,14 @@ def test_a_silent_agent_is_a_lost_connection(vm: Vm, monkeypatch: pytest.MonkeyP
             os.kill(pid, signal.SIGCONT)
 
 
-def test_an_agent_that_says_it_works_may_take_its_time(
-    vm: Vm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ssh, "SILENCE_LIMIT_S", 0.5)
+def test_an_agent_that_says_it_works_may_take_its_time(vm: Vm) -> None:
     link = vm.connect(
         python=vm.fake(
-            "hear()\nfor _ in range(6):\n    time.sleep(0.2)\n    say(WORKING, {})\n"
+            "hear()\nfor _ in range(12):\n    time.sleep(0.2)\n    say(WORKING, {})\n"
             "say(RESULT, {})\n"
         )
     )
+    wait_no_longer(vm, 2.0)
     assert link.call(ListRuns(), Done) == Done()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.logview import LogView, last_lines
+from orchestrator.screen.logview import LogView, last_lines
 
 # What Keras 2 writes (a bar wiped by backspaces), and Keras 3 (carriage returns, colours).
 KERAS_2 = (

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from orchestrator.bill import Bill, bill_csv
-from orchestrator.cost import By
-from orchestrator.ledger import (
+from orchestrator.clouds.power import Power, Provenance
+from orchestrator.costs.bill import Bill, bill_csv
+from orchestrator.costs.cost import By
+from orchestrator.costs.machinecost import off_cost, remote_costs, session_costs
+from orchestrator.costs.money import recorded_costs
+from orchestrator.costs.statement import off_lines
+from orchestrator.records.ledger import (
     Ledger,
     Reporter,
     RunEvent,
@@ -25,11 +30,7 @@ from orchestrator.ledger import (
     StintFact,
     VerdictFact,
 )
-from orchestrator.machinecost import off_cost, remote_costs, session_costs
-from orchestrator.money import recorded_costs
-from orchestrator.power import Power, Provenance
-from orchestrator.report import cost_row_json, cost_table
-from orchestrator.statement import off_lines
+from orchestrator.screen.costs import cost_row_json, cost_table
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 
@@ -91,6 +92,14 @@ def test_what_is_deleted_has_no_disk(ledger: Ledger) -> None:
     assert off_cost(ledger, "k80", window, hours(30)) == Decimal("0.06") + Decimal("0.48")
     ledger.add(Sighting("k80", hours(7), Power.DELETED, Provenance.CLOUD, "", ""))
     assert off_cost(ledger, "k80", window, hours(30)) == Decimal("0.06") + Decimal("0.02")
+
+
+def test_disks_in_two_currencies_have_no_sum(ledger: Ledger) -> None:
+    ledger.add(
+        StintEnd("k80 5", hours(6), Provenance.CLOUD, ""),
+        replace(stint(8), currency="EUR"),
+    )
+    assert off_cost(ledger, "k80", (NOON, hours(30)), hours(30)) is None
 
 
 def test_the_table_the_csv_and_the_json_have_the_machines_part(ledger: Ledger) -> None:

@@ -47,6 +47,22 @@ def test_an_hour_from_start_to_stop(rules: Rules, billed: int) -> None:
     assert bill(world, HOUR) == HOUR * billed / 3600
 
 
+@pytest.mark.parametrize(
+    ("rules", "billed"), [(AZURE, 60), (AWS, 0), (GCE, 0)], ids=["az", "aws", "gce"]
+)
+def test_a_start_that_is_stopped_before_it_ran_costs_what_the_start_costs(
+    rules: Rules, billed: int
+) -> None:
+    clock = MovedClock()
+    world = World(clock, rules)
+    world.start()
+    clock.sleep(10)
+    world.stop()
+    clock.sleep(3600)
+
+    assert seconds(world) == billed
+
+
 @CLOUDS
 def test_a_machine_that_turns_itself_off_costs_on_at_azure_only(rules: Rules) -> None:
     clock = MovedClock()

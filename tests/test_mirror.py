@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.mirror import Mirror, Mirrors, readable
 from orchestrator.plan import make_run_id
-from orchestrator.tell import Silence
-from remote.runfolder import RunRequest
+from orchestrator.records.mirror import Mirror, Mirrors, readable
+from orchestrator.screen.tell import Silence
+from remote.protocol import RunReport
+from remote.runfolder import RunRequest, RunState, State
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 
@@ -93,6 +94,17 @@ def test_what_is_no_run_or_was_never_whole_is_passed_over(mirrors: Mirrors) -> N
     assert list(mirrors.begun("")) == [run]
 
 
+def test_a_folder_left_without_its_request_is_taken_and_one_with_it_is_not(
+    mirrors: Mirrors,
+) -> None:
+    request = RunRequest("a-20260101-000000-0001", "a", "0" * 64, "true")
+    (mirrors.folder / request.run_id).mkdir(parents=True)
+
+    assert mirrors.make(request).request == request
+    with pytest.raises(FileExistsError):
+        mirrors.make(request)
+
+
 def test_the_latest_are_the_last_of_all_jobs_in_the_order_they_were_made(mirrors: Mirrors) -> None:
     runs = [made(mirrors, job, minute) for minute, job in enumerate("zaybxc")]
 
@@ -131,3 +143,24 @@ def test_a_request_nobody_can_read_is_told_and_left_out(mirrors: Mirrors) -> Non
 
     assert readable(mirrors.all(), Listener()) == (good,)
     assert [text.partition(" cannot")[0] for text in told] == [str(bad.folder / "request.json")]
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "goes_on"),
+    [
+        (None, True, True),
+        (State.RUNNING, True, True),
+        (State.RUNNING, False, False),
+        (State.SUCCEEDED, False, False),
+    ],
+)
+def test_what_a_vm_told_says_whether_a_run_goes_on(
+    mirrors: Mirrors, state: State | None, *, alive: bool, goes_on: bool
+) -> None:
+    run = made(mirrors, "a", 0)
+    assert not run.goes_on, "no VM has spoken of it"
+
+    stands = None if state is None else RunState(state, "2026-08-01T12:00:00Z")
+    run.see(RunReport(run.run_id, "a", alive, "1", stands), "boot")
+    assert run.goes_on is goes_on
+    assert run.ended is not goes_on

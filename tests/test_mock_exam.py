@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.examreport import exam_blocks
-from orchestrator.mirror import is_final
+from orchestrator.exams.report import exam_blocks
+from orchestrator.records.mirror import is_final
 from tests.conftest import ISOLATED_SSH_CONFIG
 from tests.exams import HOUR_S, Clocks, at_exam
 from tests.laptop import Laptop, make_laptop, wait_until
@@ -23,6 +23,9 @@ from tests.leakage import ENCODINGS, Search, below, pieces, unpacked
 from tests.servers import SshServer, embedded
 
 CATEGORIES = tuple(f"category{number}" for number in range(1, 6))
+
+# The exam is prepared once.
+pytestmark = pytest.mark.xdist_group("mock exam")
 
 # In each category's script: it reads its data, as a solution would, and saves a model at once.
 TRAINING = """\

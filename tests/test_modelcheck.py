@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.modelcheck import archive_fault, config_fault, saved_by, suffix
+from orchestrator.grades.modelcheck import archive_fault, config_fault, saved_by, suffix
 
 KNOWN = frozenset({"Sequential", "Functional", "Dense", "GlorotUniform", "StringLookup", "relu"})
 MB = 1000**2

@@ -11,13 +11,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.grade import Candidate, Limits, grade
-from orchestrator.legacy import modernise
-from orchestrator.verdict import Outcome, Verdict
+from orchestrator.grades.grade import Candidate, Limits, grade
+from orchestrator.grades.legacy import modernise
+from orchestrator.grades.verdict import Outcome, Verdict
 from tests.models.table import REFUSED, document
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,8 @@ HERE = ROOT / "tests" / "models"
 LIMITS = Limits(memory_bytes=2 * 2**30, time_s=60, model_bytes=4_000_000)
 # Half precision has 3 digits, and versions round differently.
 CLOSE, CLOSE_MIXED = 1e-4, 3e-3
+# What they look at takes longer to make than to look at.
+IN_ONE_WORKER = pytest.mark.xdist_group("models")
 
 
 def layer(class_name: str = "Dense", /, **config: object) -> dict[str, Any]:
@@ -112,6 +115,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float | str]:
     return answer
 
 
+@IN_ONE_WORKER
 @pytest.mark.tf
 def test_every_file_predicts_what_its_saver_predicted_or_says_what_to_change(
     found: dict[str, float | str],
@@ -126,6 +130,7 @@ def test_every_file_predicts_what_its_saver_predicted_or_says_what_to_change(
             assert difference < (CLOSE_MIXED if case == "mixed" else CLOSE), name
 
 
+@IN_ONE_WORKER
 @pytest.mark.tf
 def test_the_table_in_the_documents_is_of_these_files(found: dict[str, float | str]) -> None:
     assert (ROOT / "docs" / "models.md").read_text("utf-8") == document(found)
@@ -173,10 +178,60 @@ def test_models_of_keras_2_are_graded_and_the_users_file_is_left_as_it_was(tmp_p
     for name in ("series.h5", "mixed.h5", "transfer.h5", "text.keras"):
         assert verdicts[name].outcome is Outcome.GRADED, verdicts[name].reason
         assert (verdicts[name].value or 0) < (CLOSE_MIXED if "mixed" in name else CLOSE)
-    assert "expected (3)" in verdicts["two_inputs.h5"].reason
+    assert "expected (3,)" in verdicts["two_inputs.h5"].reason
     reason = verdicts["raw_operation.h5"].reason
     assert "'tf.math.truediv' is a raw TensorFlow operation of Keras 2 (TFOpLambda)" in reason
     assert "use keras.layers.Rescaling" in reason
+
+
+TWO = """\
+import numpy as np
+with np.load({held!r}) as data:
+    x_0, x_1, y = data["x_0"], data["x_1"], data["y"]
+INPUT_SHAPE = {shape}
+OUTPUT_SHAPE = (1,)
+METRIC = "largest difference"
+HIGHER_IS_BETTER = False
+THRESHOLDS = (5, 4, 3, 2, 1)
+def held_out():
+    return {x}, y
+def score(y, predictions):
+    return np.abs(y - predictions).max()
+"""
+
+
+@pytest.mark.tf
+def test_a_model_of_two_inputs_is_graded_by_their_order_or_by_their_names(tmp_path: Path) -> None:
+    asked: list[Candidate] = []
+    for version, file, shape, x in (
+        ("tf2.21", "two_inputs.keras", "[(3,), (2,)]", "[x_0, x_1]"),
+        ("tf2.21", "two_inputs.h5", "{'right': (2,), 'left': (3,)}", "{'right': x_1, 'left': x_0}"),
+        ("tf2.5", "two_inputs.h5", "[(3,), (2,)]", "(x_0, x_1)"),
+        ("tf2.21", "two_inputs.keras", "[(2,), (3,)]", "[x_1, x_0]"),
+        ("tf2.21", "two_inputs.keras", "{'a': (3,), 'right': (2,)}", "{'a': x_0, 'right': x_1}"),
+        ("tf2.21", "dense.keras", "[(3,), (2,)]", "[x_0, x_1]"),
+        ("tf2.21", "two_inputs.keras", "[(3,), (2,)]", "[x_0, x_1[1:]]"),
+    ):
+        place = tmp_path / str(len(asked))
+        with zipfile.ZipFile(HERE / f"{version}.zip") as archive:
+            archive.extractall(place, [file, "expected.npz"])
+        with np.load(place / "expected.npz") as kept:
+            parts = (kept["x-two_inputs"], kept["x-two_inputs-1"], kept["y-two_inputs"])
+        np.savez(place / "heldout.npz", x_0=parts[0], x_1=parts[1], y=parts[2])
+        text = TWO.format(held=str(place / "heldout.npz"), shape=shape, x=x)
+        (place / "grader.py").write_text(text)
+        asked.append(Candidate(str(len(asked)), place / file, place / "grader.py"))
+
+    verdicts = list(grade(asked, LIMITS))
+
+    for verdict in verdicts[:3]:
+        assert verdict.outcome is Outcome.GRADED, verdict.reason
+        assert (verdict.value or 0) < CLOSE
+    assert verdicts[3].reason == "input shape is (3,) and (2,), expected (2,) and (3,)"
+    assert verdicts[4].reason == "its inputs are 'left', 'right', expected 'a', 'right'"
+    assert ", expected (3,) and (2,)" in verdicts[5].reason
+    assert verdicts[6].outcome is Outcome.BROKEN
+    assert "gave (4,) and (3,) examples of shape (3,) and (2,)" in verdicts[6].reason
 
 
 def test_a_saved_model_folder_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cost import By, CostRow, PricedRun, cost_rows, run_costs, run_usage
+from orchestrator.costs.cost import By, CostRow, PricedRun, cost_rows, run_costs, run_usage
+from orchestrator.costs.money import priced_runs, recorded_costs
 from orchestrator.errors import LedgerError
-from orchestrator.ledger import Ledger, Reporter, RunEvent, RunFact, SessionFact
-from orchestrator.ledgerschema import STEPS, connect
-from orchestrator.money import priced_runs, recorded_costs
+from orchestrator.records.ledger import Ledger, Reporter, RunEvent, RunFact, SessionFact
+from orchestrator.records.ledgerschema import STEPS, connect
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW = NOON + timedelta(hours=9)
@@ -194,7 +194,7 @@ def test_what_another_command_records_meanwhile_is_not_overlooked(
         return usages
 
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.money.at_rest", at_rest)
+        patch.setattr("orchestrator.costs.money.at_rest", at_rest)
         recorded_costs(ledger, By.RUN, now=NOW)
     assert unsettled(ledger) == ["run-1", "run-2"]
     check(ledger, NOW)

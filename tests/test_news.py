@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.follow import Follower
-from orchestrator.link import Link
-from orchestrator.mirror import Mirror, Mirrors
-from orchestrator.tell import Silence
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.screen.tell import Silence
+from orchestrator.vm.follow import Follower
+from orchestrator.vm.link import Link
 from remote import clock
 from remote.lock import take
-from remote.protocol import News, Offsets, Watch
-from remote.record import to_bytes
+from remote.protocol import News, Offsets, Watch, share_of_head
+from remote.record import from_bytes, to_bytes
 from remote.restart import read_restarts
 from remote.runfolder import Artifact, Artifacts, RunFolder, RunRequest, RunState, State
 from remote.runs import watch
 from remote.store import Store
+from tests.vm import Told
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("step", ["remote.runs.count_restart", "remote.runs.subprocess.Popen"])
+@pytest.mark.parametrize("step", ["remote.runs.counted_restart", "remote.runs.subprocess.Popen"])
 def test_a_run_that_cannot_be_restarted_now_keeps_nothing_of_the_others_back(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -90,7 +91,8 @@ class Direct:
 def test_runs_with_more_outputs_than_one_answer_can_name_are_told_one_after_the_other(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remote.runs.LIMIT", 2)
+    # By the names of their outputs: two of these fill an answer.
+    monkeypatch.setattr("remote.runs.LIMIT_SHARE", 2.5 * share_of_head(["out"]))
     mirrors = Mirrors(tmp_path / ".train")
     mine: list[Mirror] = []
     for number in range(5):
@@ -108,6 +110,43 @@ def test_runs_with_more_outputs_than_one_answer_can_name_are_told_one_after_the_
     assert link.answers == [2, 2, 1]
     assert len(ended) == 5
     assert all(mirror.ended for mirror in mine)
+
+
+def test_of_runs_that_go_on_as_the_laptop_has_seen_them_nothing_is_told(store: Store) -> None:
+    runs = [run(store, name, State.RUNNING) for name in ("one", "other", "third")]
+    locks = [take(folder.lock) or 0 for folder in runs]
+    seen, _ = look(store, "one", "other", "third")
+    asked = [Offsets(report.run_id, 7, seen=report.stamp) for report in seen.reports]
+
+    assert watch(store, Watch(tuple(asked))) == (News((), (), ()), b"")
+    with runs[1].log.open("ab") as log:
+        log.write(b"more")
+    assert watch(store, Watch(tuple(asked)))[1] == b"more"
+    os.close(locks.pop())
+    assert [report.run_id for report in watch(store, Watch(tuple(asked)))[0].reports] == ["third"]
+    for lock in locks:
+        os.close(lock)
+
+
+def test_of_many_runs_it_is_told_how_many_stand_where(store: Store, tmp_path: Path) -> None:
+    mirrors = Mirrors(tmp_path / ".train")
+    mine = []
+    for number in range(7):
+        folder = run(store, f"job-{number}", State.RUNNING if number < 2 else State.QUEUED)
+        mine.append(mirrors.make(from_bytes(RunRequest, folder.request.read_bytes())))
+    locks = [take(RunFolder(store.runs / mirror.run_id).lock) or 0 for mirror in mine]
+    link: Any = Direct(store)
+    told = Told()
+
+    def lost() -> Link:
+        raise AssertionError("nothing is lost here")
+
+    Follower(lost, mine, told, lambda link, _: None).catch_up(link)
+    assert told.doings[-1] == "following 7 runs: 2 running, 5 queued"
+    Follower(lost, mine[:3], told, lambda link, _: None).catch_up(link)
+    assert told.doings[-1] == "job running, job running, job queued"
+    for lock in locks:
+        os.close(lock)
 
 
 @pytest.fixture

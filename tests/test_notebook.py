@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import exporting
-from orchestrator.bundle import make_bundle
+from orchestrator.elsewhere import exporting
+from orchestrator.elsewhere.bundle import make_bundle
 from orchestrator.plan import Overrides, make_request
-from orchestrator.printable import printable_lines
-from orchestrator.shelf import file_sha256
-from orchestrator.snapshot import take_snapshot
-from orchestrator.spec import Job, Remote, Workspace
-from orchestrator.tell import Silence
+from orchestrator.records.shelf import file_sha256
+from orchestrator.screen.printable import printable_lines
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Job, Remote, Workspace
+from orchestrator.source.snapshot import take_snapshot
 from tests.laptop import Laptop, make_laptop
 
 # Beside the result: what a person would see in the notebook.
@@ -50,6 +50,8 @@ print("data", (here / "data" / "x.txt").read_text(), "link", os.readlink(here / 
 print("tool", os.access(here / "tool.sh", os.X_OK))
 print("secret" if [*Path().rglob(".env"), *Path("b").rglob("*")] else "no secret")
 (here / "mymodel.h5").write_bytes(b"\\x89HDF\\r\\n\\x1a\\n" + os.environ["PARAM_lr"].encode())
+with open(os.environ["TRAINSHED_METRICS"], "a") as metrics:
+    print("metrics at", metrics.tell())
 sys.exit(int(os.environ.get("PARAM_code", "0")))
 """
 
@@ -107,7 +109,13 @@ def test_a_run_goes_away_in_a_notebook_and_comes_home(laptop: Laptop, tmp_path: 
     run_id, notebook = export(laptop, "--seed", "7")
     shown, result = away_and_back(laptop, notebook, tmp_path / "empty")
 
-    for line in ("seed 7 lr 0.5", "data some data link job.py", "tool True", "no secret"):
+    for line in (
+        "seed 7 lr 0.5",
+        "data some data link job.py",
+        "tool True",
+        "no secret",
+        "metrics at 0",
+    ):
         assert f"{line}\n" in shown
 
     home = laptop.json("import", str(result))

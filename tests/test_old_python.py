@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.package import (
+from orchestrator.vm.package import (
     bootstrap_command,
     bootstrap_input,
     load_sources,

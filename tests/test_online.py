@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import http.server
 import io
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -21,8 +23,8 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.init import make_workspace
-from orchestrator.problems import ONLINE, Problem, make_problem
-from orchestrator.tell import Silence
+from orchestrator.problems import ONLINE, Problem, make_problem, online
+from orchestrator.screen.tell import Silence
 from tests.test_practice_pack import load_grader
 
 EACH = pytest.mark.parametrize("problem", ONLINE, ids=lambda one: one.name.partition("-")[2])
@@ -68,6 +70,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (root / "horse-or-human.zip").write_bytes(pictures("horse-or-human", beings, 2, 50))
     validation = pictures("validation-horse-or-human", beings, 1, 60)
     (root / "validation-horse-or-human.zip").write_bytes(validation)
+    reviews = np.empty(10, object)
+    reviews[:] = [[1, 9, 20_000, *range(20, 20 + number)] for number in range(10)]
+    labels = np.repeat([0, 1], 5)
+    imdb = root / "imdb.npz"
+    np.savez(imdb, x_train=reviews, y_train=labels, x_test=reviews, y_test=labels)
+    # The first that is asked for after the thirty months from 1999 on is 0, the next 1, then 2.
+    months = [f"{row},1749-01-31,{max(0, row - 3030)}.0" for row in range(3033)]
+    (root / "Sunspots.csv").write_text("\n".join([",Date,Monthly Mean", *months]) + "\n")
     handler = partial(Quiet, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         thread = threading.Thread(target=listening.serve_forever)
@@ -88,7 +98,8 @@ def test_the_laptop_fetches_what_is_held_out_and_the_vm_is_told_the_address_only
     assert x.shape == (len(y), *load_grader(tmp_path).INPUT_SHAPE)
     assert sorted(set(y.tolist())) == list(range(len(y)))
     sent = {path.name: path.read_text() for path in (tmp_path / "data").iterdir()}
-    assert sent == {"origin.txt": f"{server}\n"}
+    assert list(sent) == ["origin.txt"]
+    assert sent["origin.txt"].split()[0] == server
 
 
 @EACH
@@ -121,16 +132,45 @@ def test_an_online_problem_takes_its_categorys_place(
     assert (tmp_path / "category3" / "data" / "origin.txt").exists()
 
 
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("taken",)
+
+
+@pytest.mark.parametrize("spoilt", ["hostile", "cut", "empty"])
+def test_reviews_that_are_not_what_they_should_be_run_no_code_here(
+    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews = np.empty(1, object)
+    reviews[0] = Hostile()
+    served = tmp_path / "imdb.npz"
+    np.savez(served, x_test=reviews, y_test=np.zeros(1))
+    if spoilt == "empty":
+        np.savez(served)
+    if spoilt == "cut":
+        served.write_bytes(served.read_bytes()[:100])
+    monkeypatch.setenv("DATA_ORIGIN", f"{tmp_path.as_uri()}/")
+    with pytest.raises(UsageError) as raised:
+        make_problem(online("imdb"), 1, tmp_path / "category4")
+
+    assert "imdb.npz is not what it should be" in raised.value.cause
+    assert not (tmp_path / "category4" / "taken").exists()
+
+
 @pytest.mark.tf
 def test_the_vm_fetches_trains_and_says_what_is_wrong_with_the_network(
     server: str, tmp_path: Path
 ) -> None:
+    with urllib.request.urlopen(f"{server}imdb.npz") as reviews:
+        digest = hashlib.sha256(reviews.read()).hexdigest()
     for problem in ONLINE:
         folder = tmp_path / problem.name
         shutil.copytree(str(problem.source), folder)
         (folder / "data").mkdir()
-        (folder / "data" / "origin.txt").write_text(f"{server}\n")
-    # One process, for TensorFlow's import: train all; then a half download; then no network.
+        origin = f"{server} {digest}\n" if problem == online("imdb") else f"{server}\n"
+        (folder / "data" / "origin.txt").write_text(origin)
+    # One process, for TensorFlow's import: train all; then a half download; then no network; then
+    # not what the laptop has looked at.
     code = """
 import pathlib, runpy, shutil, sys
 
@@ -150,6 +190,9 @@ run("online/category3-hands")
 assert not whole.exists()
 pathlib.Path("online/category3-hands/data/origin.txt").write_text("http://127.0.0.1:9/")
 run("online/category3-hands")
+origin = pathlib.Path("online/category4-imdb/data/origin.txt")
+origin.write_text(origin.read_text().split()[0] + " " + "0" * 64)
+run("online/category4-imdb")
 """
     done = subprocess.run(
         [sys.executable, "-c", code, *(problem.name for problem in ONLINE)],
@@ -162,9 +205,10 @@ run("online/category3-hands")
 
     assert done.returncode == 0, done.stderr
     said = done.stderr
-    assert said.count("ended:") == 2
+    assert said.count("ended:") == 3
     assert "rps.zip is damaged and was removed" in said
     assert f"{NOWHERE}rps.zip cannot be fetched" in said
     assert "made without --online" in said
+    assert f"{server}imdb.npz cannot be fetched" in said
     for problem in ONLINE:
         assert (tmp_path / problem.name / "mymodel.h5").exists()

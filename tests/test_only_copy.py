@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.records.mirror import Mirrors
 from tests.laptop import SCRIPT, Laptop, make_laptop
 from tests.servers import SshServer
 
@@ -38,6 +39,17 @@ def test_files_that_could_not_be_pulled_are_named_and_stay(
     assert "train gc vm --drop --force" in kept.stderr
     assert runs(embedded_server) == {"odd"}
     assert "stays" not in laptop.ok(*DROP, "--force").stderr
+    assert runs(embedded_server) == set()
+
+
+def test_a_lost_run_that_makes_nothing_does_not_stay(
+    laptop: Laptop, embedded_server: SshServer
+) -> None:
+    laptop.add_job("a", script="import os; os.kill(os.getppid(), 9)", outputs=[])
+    laptop.train("a", "--remote", "vm")
+    for mirror in Mirrors(laptop.root / ".train").all():
+        (mirror.folder / "settled").unlink(missing_ok=True)
+    assert "not here yet" not in laptop.ok(*DROP).stderr
     assert runs(embedded_server) == set()
 
 

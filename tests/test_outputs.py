@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote.outputs import LIMIT, find_outputs
-from remote.protocol import CHUNK_BYTES, HEAD_LIMIT_BYTES
-from remote.record import from_bytes, to_bytes
+from remote.protocol import CHUNK_BYTES, RESULT, Frame, News, RunReport, pack, read_frame
+from remote.record import encode, from_bytes, to_bytes
 from remote.runfolder import Artifact, Artifacts
 from remote.tree import BadTree, check_path
 
@@ -160,4 +161,28 @@ def test_of_more_outputs_than_a_frame_may_tell_of_the_first_are_recorded(
     found = find_outputs(tree, ["**/*"], told.append)
     assert [artifact.path for artifact in found] == [".hidden.h5", "model.h5", "out/a.h5"]
     assert told == ["of 5 outputs only the first 3 are recorded"]
-    assert LIMIT * 600 < HEAD_LIMIT_BYTES
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("e" * 200, id="long"),
+        pytest.param("\u00e9" * 120, id="escaped"),
+        pytest.param("," * 250, id="values"),
+        pytest.param("[{,", id="short"),
+    ],
+)
+def test_what_is_recorded_of_any_number_of_outputs_fits_into_a_frame(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    names = [f"{'d' * 240}/{name}{number}" for number in range(LIMIT + 1)]
+    monkeypatch.setattr("remote.outputs._matches", lambda *_: names)
+    digest = "0" * 64
+    monkeypatch.setattr("remote.outputs._hash", lambda _, path: Artifact(path, 2**60, digest))
+    told: list[str] = []
+    found = find_outputs(tree, ["out"], told.append)
+    assert told == [f"of {LIMIT + 1} outputs only the first {len(found)} are recorded"]
+    assert len(found) > LIMIT / 10
+    report = RunReport("a-1", "a", alive=False, stamp="1", artifacts=found)
+    packed = pack(Frame(RESULT, encode(News((report,), (), ()))))
+    assert read_frame(io.BytesIO(packed).read) is not None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.clouds.owncommand import Command, Nothing
+from orchestrator.clouds.power import Machine, Power
 from orchestrator.errors import CloudError, CloudRefused
-from orchestrator.owncommand import Command, Nothing
-from orchestrator.power import Machine, Power
 
 
 def command(status: str = "echo running", start: str = "true", stop: str = "true") -> Command:
@@ -54,7 +54,7 @@ def test_lines_are_the_shells_and_know_the_remote(tmp_path: Path) -> None:
 
 def test_a_line_that_asks_gets_no_answer_from_our_own_input() -> None:
     code = """
-from orchestrator.owncommand import Command
+from orchestrator.clouds.owncommand import Command
 print(Command("gpu-1", "true", "true", "read word; echo $word").describe().power)
 """
     done = subprocess.run(
@@ -92,7 +92,7 @@ def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> No
         ).describe()
 
     assert not isinstance(failed.value, CloudRefused)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     alive.unlink()
     time.sleep(0.3)
     assert not alive.exists()
@@ -101,9 +101,9 @@ def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> No
 def test_what_goes_on_in_the_background_is_not_waited_for() -> None:
     started = time.monotonic()
 
-    command(start="sleep 3 & echo begun").start()
+    command(start="sleep 20 & echo begun").start()
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_endless_output_is_bounded() -> None:

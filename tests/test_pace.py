@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from orchestrator.pace import Pace
+from orchestrator.vm.pace import Pace
 
 
 class Clock:

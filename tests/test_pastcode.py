@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.pastcode import FILE_LIMIT_BYTES, PastCode
-from orchestrator.snapshot import LocalTree, take_snapshot
-from orchestrator.spec import Workspace
-from orchestrator.tell import Silence
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Workspace
+from orchestrator.source.pastcode import FILE_LIMIT_BYTES, PastCode
+from orchestrator.source.snapshot import LocalTree, take_snapshot
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from tests.laptop import HALF, Laptop, is_awaited, make_laptop, wait_until
-from tests.servers import SshServer
+from tests.servers import SshServer, embedded
 
 
 class Rented:
@@ -49,10 +49,19 @@ class Rented:
         return Ledger.open(self.laptop.home / "ledger.sqlite3")
 
 
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """For nobody else: a session that was left open, because the machine was said to be off, ends
+    whatever runs there when its hours are over.
+    """
+    with embedded(tmp_path_factory.mktemp("rented") / "machine") as server:
+        yield server
+
+
 @pytest.fixture
-def rented(tmp_path: Path, embedded_server: SshServer) -> Iterator[Rented]:
+def rented(tmp_path: Path, machine: SshServer) -> Iterator[Rented]:
     laptop = make_laptop(tmp_path, None)
-    laptop.add_remote(embedded_server, "k80")
+    laptop.add_remote(machine, "k80")
     laptop.add_job("a")
     yield Rented(laptop, tmp_path)
     # Else its guard watches over the next test's machine.
@@ -101,6 +110,7 @@ def test_nothing_is_idle_where_a_run_goes_on(rented: Rented, tmp_path: Path) -> 
 def test_one_command_rents_the_machine_for_its_time(rented: Rented) -> None:
     done = rented.laptop.ok("a", "--remote", "k80", "--up")
     assert "mymodel.h5" in done.stdout
+    assert "idle" not in done.stderr  # it is about to be stopped
     assert rented.power == "stopped-free"
     assert len(rented.laptop.json("session", "list")) == 1
 
@@ -117,15 +127,15 @@ def test_a_run_that_does_not_fit_the_budget_is_refused_before_anything_is_sent(
     rented.laptop.ok("up", "k80", "--budget", "0.05")
     refused = rented.laptop.train("a", "--remote", "k80", "--time-limit", "1h")
     assert refused.returncode == 6
-    assert "this run would take about 1 h 00 min and cost $0.50" in refused.stderr
+    assert "this run would be paid for about 1 h 00 min and cost $0.50" in refused.stderr
     assert not rented.laptop.states()
     rented.laptop.ok("a", "--remote", "k80", "--time-limit", "1m")
 
 
 def test_a_budget_without_a_price_is_refused_unless_that_is_wanted(
-    rented: Rented, embedded_server: SshServer
+    rented: Rented, machine: SshServer
 ) -> None:
-    rented.laptop.add_remote(embedded_server, "free", price=None)
+    rented.laptop.add_remote(machine, "free", price=None)
     refused = rented.laptop.train("session", "start", "free", "--budget", "5")
     assert refused.returncode == 6
     assert "the price of free is unknown, so no budget can be kept" in refused.stderr
@@ -135,11 +145,16 @@ def test_a_budget_without_a_price_is_refused_unless_that_is_wanted(
 
 
 def test_a_session_on_a_machine_without_a_cloud_is_counted_from_its_start_to_its_end(
-    rented: Rented, embedded_server: SshServer
+    rented: Rented, machine: SshServer
 ) -> None:
-    rented.laptop.add_remote(embedded_server, "own")
-    rented.laptop.ok("session", "start", "own")
-    assert "is on, and costs $0.50 an hour" in rented.laptop.ok("session", "stop", "own").stderr
+    rented.laptop.add_remote(machine, "own")
+    started = rented.laptop.ok("session", "start", "own")
+    way_out = "costs $0.50 an hour; to end that, stop it where you rented it"
+    assert (
+        f"own CANNOT STOP ITSELF: it has no way to stop itself so that its cost ends; its runs "
+        f"end with the session, but it {way_out}" in started.stderr
+    )
+    assert f"own is on, and {way_out}" in rented.laptop.ok("session", "stop", "own").stderr
     (session,) = rented.laptop.json("session", "list")
     assert not session["estimated"]
     assert float(session["cost"]) == pytest.approx(session["paid_s"] * float(HALF) / 3600, abs=1e-6)
@@ -161,9 +176,9 @@ def test_what_looks_as_if_it_were_off_is_said_to_be_billed(rented: Rented) -> No
 
 
 def test_a_machine_that_nothing_is_said_of_cannot_be_started(
-    rented: Rented, embedded_server: SshServer
+    rented: Rented, machine: SshServer
 ) -> None:
-    rented.laptop.add_remote(embedded_server, "own")
+    rented.laptop.add_remote(machine, "own")
     for words in (("up", "own"), ("down", "own"), ("a", "-r", "own", "--up")):
         refused = rented.laptop.train(*words)
         assert refused.returncode == 2
@@ -211,9 +226,9 @@ def test_a_machine_that_has_only_a_price_is_not_counted_outside_of_sessions(
 
 
 def test_a_machine_without_a_cloud_is_not_counted_from_its_boot_on(
-    rented: Rented, embedded_server: SshServer
+    rented: Rented, machine: SshServer
 ) -> None:
-    rented.laptop.add_remote(embedded_server, "own")
+    rented.laptop.add_remote(machine, "own")
     rented.laptop.ok("session", "start", "own")
     with rented.ledger() as ledger:
         (stint,) = ledger.stints("own")
@@ -249,10 +264,27 @@ def test_status_shows_the_clock_the_cost_and_what_is_left_of_a_session(rented: R
     assert "session" not in rented.laptop.ok("status").stdout
 
 
-def test_cost_by_remote_and_session_has_the_machines_part(rented: Rented) -> None:
+def test_a_status_word_that_is_none_is_told(rented: Rented) -> None:
+    rented.power = "on"
+    told = rented.laptop.ok("session", "status", "k80").stdout
+    assert "unknown: the status command printed 'on'" in told
+
+
+def test_a_price_that_was_taken_back_is_not_shown_any_more(rented: Rented) -> None:
+    rented.laptop.ok("remote", "set", "k80", "--price", "0.60")
     rented.laptop.ok("up", "k80")
-    rented.laptop.ok("a", "--remote", "k80")
     rented.laptop.ok("down", "k80")
+    rented.laptop.ok("remote", "set", "k80", "--price", "")
+    assert "unknown" in rented.laptop.ok("prices", "k80").stdout
+    assert "nobody but you knows" in rented.laptop.ok("prices", "k80", "--refresh").stderr
+
+
+def test_cost_by_remote_and_session_has_the_machines_part(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "10m", "--name", "evening")
+    long = rented.laptop.ok("a", "--remote", "k80", "--time-limit", "2h")
+    assert "this may take 2 h 00 min, and the session evening ends in" in long.stderr
+    rented.laptop.ok("down", "k80")
+    assert "evening" in rented.laptop.ok("cost", "--by", "session").stdout
     for by in ("remote", "session"):
         (row,) = rented.laptop.json("cost", "--by", by)
         assert float(row["machine"]["cost"]) > float(row["cost"]["USD"]) > 0
@@ -265,7 +297,8 @@ def test_a_machine_that_cannot_stop_itself_is_stopped_by_who_follows_its_last_ru
     rented: Rented, tmp_path: Path
 ) -> None:
     never = tmp_path / "never"
-    rented.laptop.ok("up", "k80", "--hours", "5s")
+    # On a busy machine the command has to have begun by then.
+    rented.laptop.ok("up", "k80", "--hours", "12s")
     ended = rented.laptop.train("a", "--remote", "k80", "-p", f"until={never}")
     assert ended.returncode == 1
     assert "the session's end has come: k80 is to be off" in ended.stderr

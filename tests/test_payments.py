@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.account import stints
-from orchestrator.ledger import Ledger
-from orchestrator.lifecycle import Clock
-from orchestrator.payments import Payments
-from orchestrator.spec import CloudSpec, Price, Remote
-from orchestrator.tell import Silence
+from orchestrator.clouds.lifecycle import Clock
+from orchestrator.costs.account import stints
+from orchestrator.costs.payments import Payments
+from orchestrator.records.ledger import Ledger
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import CloudSpec, Price, Remote
 from remote.protocol import Boot, Hello
 
 REMOTE = Remote(

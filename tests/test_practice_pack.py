@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 
 PACK = Path(__file__).parent.parent / "jobs"
 CATEGORIES = tuple(f"category{number}" for number in range(1, 6))
+pytestmark = pytest.mark.xdist_group("practice pack")
+
 FOLDERS = pytest.mark.parametrize("category", CATEGORIES)
 SCRIPTS = pytest.mark.parametrize(
     "script",

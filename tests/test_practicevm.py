@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.connection.practicevm import _last_port
+from orchestrator.connection.ssh import Destination, connect
 from orchestrator.errors import LoginRefused
-from orchestrator.practicevm import _last_port
-from orchestrator.ssh import Destination, connect
-from tests.servers import SshServer, embedded, free_port, make_key
+from tests.servers import START_LIMIT_S, SshServer, embedded, free_port, make_key
 
-START = [sys.executable, "-m", "orchestrator.practicevm"]
+START = [sys.executable, "-m", "orchestrator.connection.practicevm"]
 
 
 def test_uploads_are_whole_however_the_pipe_fills(
@@ -41,7 +41,7 @@ def test_a_command_is_hung_up_when_its_connection_drops(
     with connect(embedded_server.destination, asker=None, known_hosts=known) as connection:
         pid = int(connection.execute("echo $$; exec sleep 1000").read(100))
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + START_LIMIT_S
     while _runs(pid):
         assert time.monotonic() < deadline, "it is still running"
         time.sleep(0.01)
@@ -58,7 +58,7 @@ def test_the_host_key_and_the_client_key_outlive_a_restart(tmp_path: Path) -> No
         assert (str(facts["host_key"]).split()[2], Path(str(facts["key"])).read_text()) == before
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(START_LIMIT_S) == 0
 
 
 def test_what_it_says_when_ready_is_enough_to_log_in(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_it_says_when_ready_is_enough_to_log_in(tmp_path: Path) -> None:
             assert (home / ".practice" / name).stat().st_mode & 0o777 == 0o600
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(START_LIMIT_S)
 
 
 def test_a_second_one_on_the_same_home_is_refused(embedded_server: SshServer) -> None:
@@ -103,7 +103,7 @@ def test_one_that_was_killed_leaves_no_lock_behind(tmp_path: Path) -> None:
         assert _ready(tmp_path, second)["pid"] == second.pid
     finally:
         second.send_signal(signal.SIGTERM)
-        assert second.wait(10) == 0
+        assert second.wait(START_LIMIT_S) == 0
 
 
 def test_a_port_that_is_taken_ends_it_with_the_reason(
@@ -126,6 +126,15 @@ def test_it_has_the_port_and_the_key_of_the_last_time_again(tmp_path: Path) -> N
     assert {**again, "pid": 0} == {**facts, "pid": 0}
     assert said.startswith(f"it listens at port {facts['port']} as before")
     assert "train remote add practice " in said
+
+
+def test_its_remote_is_called_what_was_asked(tmp_path: Path) -> None:
+    facts, said = _start_and_stop(tmp_path, "--name", "gpu2")
+    assert said.startswith("it listens; in another terminal:\n  train remote add gpu2 ")
+
+    with socket.create_server(("127.0.0.1", int(str(facts["port"])))):
+        _, said = _start_and_stop(tmp_path, "--name", "gpu2")
+    assert "\n  train remote set gpu2 --port " in said
 
 
 def test_where_its_port_is_taken_it_takes_another_says_so_and_keeps_that(tmp_path: Path) -> None:
@@ -170,7 +179,7 @@ def test_stopping_it_ends_its_commands(tmp_path: Path) -> None:
         pid = int(connection.execute("echo $$; exec sleep 1000").read(100))
     connection.close()
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + START_LIMIT_S
     while _runs(pid):
         assert time.monotonic() < deadline, "it is still running"
         time.sleep(0.01)
@@ -197,13 +206,13 @@ def _start_and_stop(home: Path, *more: str) -> tuple[dict[str, object], str]:
         facts = _ready(home, process)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=START_LIMIT_S)
     return facts, said.decode()
 
 
 def _ready(home: Path, process: subprocess.Popen[bytes]) -> dict[str, object]:
     """What ready.json says once this process wrote it."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + START_LIMIT_S
     while True:
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ from remote.processes import Process
 from tests.faults.machine import Machine
 from tests.servers import SSHD, make_key
 from tests.test_guard import PYTHON
-from tests.vm import wait_until
+from tests.vm import WAIT_LIMIT_S, wait_until
 
 pytestmark = pytest.mark.sshd
 # Each line that comes is a look; what it saw goes back.
@@ -46,11 +46,13 @@ class Watched(Machine):
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:2222\nHostKey {folder}/host\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/keys\nPidFile none\nSubsystem sftp internal-sftp\n"
+            # What this user's shell begins with at a login may be slow, or wait for a lock.
+            f'SetEnv HOME="{folder}"\n'
         )
         serve = f'mkdir -p /run/sshd; exec {SSHD} -D -f "{folder}/sshd_config"'
         self.sshd = self.start(["sh", "-c", serve])
         self.looker = self.start([self.python, "-c", LOOKS, str(folder / "laptop")])
-        wait_until(lambda: self.ssh("true").wait(10) == 0, "sshd answers")
+        wait_until(lambda: self.ssh("true").wait(WAIT_LIMIT_S) == 0, "sshd answers")
         self.settle()
 
     def ssh(self, *words: str) -> subprocess.Popen[bytes]:
@@ -134,7 +136,7 @@ def test_a_command_without_a_terminal_is_there_while_it_works(machine: Watched) 
 def test_what_a_login_left_behind_is_nobody(machine: Watched) -> None:
     busy = "setsid sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null & echo $!"
     left = machine.ssh(busy)
-    said, _ = left.communicate(timeout=10)
+    said, _ = left.communicate(timeout=WAIT_LIMIT_S)
     try:
         machine.settle()
         assert machine.look() == (False, 0)

@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pytest
 
+from orchestrator.clouds.power import Machine, Power, Quote
+from orchestrator.clouds.pricetable import freshest_quote, price_rows, table_quote
+from orchestrator.clouds.provider import PROVIDERS
 from orchestrator.errors import CloudError
-from orchestrator.power import Machine, Power, Quote
-from orchestrator.pricetable import freshest_quote, price_rows, table_quote
-from orchestrator.provider import PROVIDERS
-from orchestrator.spec import Price
+from orchestrator.settings.spec import Price
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 NC6 = Machine(Power.RUNNING, size="Standard_NC6", region="westeurope")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ConnectError
-from orchestrator.printable import printable, printable_lines
+from orchestrator.screen.printable import printable, printable_lines
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.clouds.power import Power
+from orchestrator.clouds.provider import PROVIDERS, open_provider
 from orchestrator.errors import CloudRefused, ConfigError
-from orchestrator.power import Power
-from orchestrator.provider import PROVIDERS, open_provider
-from orchestrator.spec import CloudSpec, Remote
+from orchestrator.settings.spec import CloudSpec, Remote
 
 NAMES = {"subscription": "1-2", "resource_group": "exam", "vm": "gpu-1"}
 

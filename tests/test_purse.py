@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
+from orchestrator.costs.purse import Budget, check, estimate_s, month_start, paid_s
 from orchestrator.errors import Forbidden
-from orchestrator.purse import Budget, check, estimate_s, month_start, paid_s
 
 HALF = Decimal("0.50")
 
@@ -29,7 +29,7 @@ def test_what_fits_is_not_spoken_of() -> None:
 
 
 def test_a_run_that_does_not_fit_is_refused_with_its_estimate() -> None:
-    said = r"take about 2 h 00 min and cost \$1.00, .* left \(the session exam: \$4.50 of \$5.00\)"
+    said = r"about 2 h 00 min and cost \$1.00, .* left \(the session exam: \$4.50 of \$5.00\)"
     with pytest.raises(Forbidden, match=said):
         check([budget("0"), budget("4.50")], [7200.0], HALF)
 

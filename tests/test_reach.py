@@ -10,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import reach
 from orchestrator.errors import ConnectError, ConnectionLost, HostKeyUnknown
-from orchestrator.home import config_folder
-from orchestrator.link import Link
-from orchestrator.reach import HeadStart, open_link
-from orchestrator.spec import EnvSpec, Remote
+from orchestrator.settings.home import config_folder
+from orchestrator.settings.spec import CloudSpec, EnvSpec, Remote
+from orchestrator.vm import reach
+from orchestrator.vm.link import Link
+from orchestrator.vm.reach import HeadStart, open_link
 from remote.protocol import Hello, ListRuns, News
-from tests.servers import Relay, SshServer, free_port
+from tests.servers import HOST, Relay, SshServer, free_port
 from tests.vm import practice
-
-pytestmark = pytest.mark.timeout(60)
-
 
 PASSPHRASE = "open sesame"
 
@@ -64,6 +61,19 @@ def remote(
         )
         assert answers(open_link(remote, None))
         yield remote
+
+
+def test_a_rented_machine_that_does_not_answer_may_be_off(tmp_path: Path) -> None:
+    cloud = CloudSpec("command", (("start", "true"),))
+    remote = Remote("k80", HOST, user="me", port=free_port(), cloud=cloud)
+
+    for begun in (None, HeadStart(remote)):
+        with pytest.raises(ConnectError) as unreached:
+            open_link(remote, None, begun=begun)
+        assert unreached.value.fix.startswith("if it is off: train up k80; else: ")
+    with pytest.raises(ConnectError) as unreached:
+        open_link(replace(remote, cloud=None), None)
+    assert "train up" not in unreached.value.fix
 
 
 def lines(relay: Relay) -> int:

@@ -7,11 +7,11 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.ledger import Ledger, RunFact
-from orchestrator.ledgerschema import workspaces_file
-from orchestrator.mirror import Mirror, Mirrors
-from orchestrator.rebuild import keep_beside, rebuild
-from orchestrator.shelf import Shelf
+from orchestrator.records.ledger import Ledger, RunFact
+from orchestrator.records.ledgerschema import workspaces_file
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.records.rebuild import keep_beside, rebuild
+from orchestrator.records.shelf import Shelf
 from remote import clock
 from remote.protocol import RunReport
 from remote.runfolder import Artifact, RunRequest, RunState, State

@@ -111,10 +111,17 @@ def test_a_whole_number_is_taken_for_a_float_but_not_the_other_way_round() -> No
             decode(Sample, fields)
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_no_record_is_written_that_could_not_be_read(number: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        to_bytes(Sample(number))
+@pytest.mark.parametrize("count", [2**64, -(10**400)])
+def test_a_count_that_no_system_has_is_malformed(count: int) -> None:
+    with pytest.raises(Malformed, match=r"Sample\.count: expected a smaller number"):
+        decode(Sample, {"number": 0, "count": count})
+    assert decode(Sample, {"number": 0, "count": 2**64 - 1}).count == 2**64 - 1
+
+
+@pytest.mark.parametrize("sample", [Sample(math.nan), Sample(math.inf), Sample(0, 2**64)])
+def test_no_record_is_written_that_could_not_be_read(sample: Sample) -> None:
+    with pytest.raises(ValueError, match=r"not JSON compliant|larger than any"):
+        to_bytes(sample)
 
 
 def test_enums_tuples_and_records_are_plain_json_values() -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import home
-from orchestrator.config import load_remotes
 from orchestrator.errors import ConfigError, UsageError
-from orchestrator.remotes import Said, add_remote, change_remote, changed, remove_remote
-from orchestrator.spec import CloudSpec, EnvSpec, Price, Remote
+from orchestrator.settings import home
+from orchestrator.settings.config import load_month_limit, load_remotes
+from orchestrator.settings.remotes import Said, add_remote, change_remote, changed, remove_remote
+from orchestrator.settings.spec import CloudSpec, EnvSpec, MonthLimit, Price, Remote
 from tests.laptop import Laptop, make_laptop
 from tests.servers import HOST, Relay, SshServer, make_key
 
@@ -150,6 +150,13 @@ def test_a_broken_file_is_not_overwritten(path: Path) -> None:
 def test_only_the_user_can_read_the_file(path: Path) -> None:
     add_remote(path, LAB)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_months_budget_of_all_remotes_stays_when_one_changes(path: Path) -> None:
+    path.write_text("budget: {month: 30, currency: EUR}\n")
+    add_remote(path, Remote("k80", "203.0.113.7"))
+    remove_remote(path, "k80")
+    assert load_month_limit(path) == MonthLimit(Decimal(30), "EUR")
 
 
 def test_a_file_that_is_a_link_stays_one(path: Path, tmp_path: Path) -> None:
@@ -373,6 +380,20 @@ def test_what_cannot_be_changed_is_told_with_a_fix_and_changes_nothing(
     assert known(laptop) == before
 
 
+def test_a_pool_has_no_address_that_could_be_set(laptop: Laptop) -> None:
+    file = laptop.home / "remotes.yaml"
+    before = file.read_text()
+    pool = f"{before}  hall: {{hosts: [vm, 203.0.113.7]}}\n"
+    file.write_text(pool)
+    done = laptop.train("remote", "set", "hall", "--host", "203.0.113.8")
+
+    assert done.returncode == 2
+    assert "hall is a pool of 2 hosts" in done.stderr
+    assert f"{file}, under remotes: hall: hosts:" in done.stderr
+    assert file.read_text() == pool
+    file.write_text(before)
+
+
 def test_a_key_file_that_is_gone_does_not_stop_a_change_of_the_price(laptop: Laptop) -> None:
     change_remote(laptop.home / "remotes.yaml", "vm", partial(changed, said=Said(key="/gone")))
     laptop.ok("remote", "set", "vm", "--price", "1")
@@ -389,6 +410,11 @@ def test_where_the_workspace_says_more_of_a_remote_that_is_told(laptop: Laptop) 
     assert known(laptop)["vm"].price == Price(Decimal(1))
 
 
+def test_the_help_of_set_names_the_file_in_which_the_rest_is_said(laptop: Laptop) -> None:
+    told = laptop.ok("remote", "set", "--help").stdout
+    assert told.endswith(f"\nYour remotes: {laptop.home / 'remotes.yaml'}\n")
+
+
 def test_the_doctor_names_the_command_or_the_workspaces_file(laptop: Laptop) -> None:
     file = laptop.root / "train.yaml"
     file.write_text("remotes: {here: {host: 127.0.0.1, port: 1}}\njobs:\n")
@@ -396,7 +422,8 @@ def test_the_doctor_names_the_command_or_the_workspaces_file(laptop: Laptop) -> 
     def fix(remote: str) -> str:
         done = laptop.train("doctor", remote, "--json")
         assert done.returncode == 3
-        return str(json.loads(done.stdout)[-1]["fix"])
+        checks = {check["check"]: check for check in json.loads(done.stdout)}
+        return str(checks["connection"]["fix"])
 
     assert fix("lab").endswith(
         "; to correct the remote: train remote set lab --host ADDRESS --port PORT --key FILE"
@@ -414,3 +441,22 @@ def test_adding_a_name_that_exists_points_to_set(laptop: Laptop) -> None:
         "fix:   to change it: train remote set vm --host 1.2.3.4; "
         "to begin anew: train remote remove vm"
     )
+
+
+def test_pointing_to_set_leaves_out_nothing_that_was_typed(laptop: Laptop, tmp_path: Path) -> None:
+    key = tmp_path / "a key"
+    key.touch()
+    words = ["vm", "--host", "1.2.3.4", "--user", "me", "--port", "2222", "--key", str(key)]
+    words += ["--price", "0.50", "--currency", "EUR", "--gpus", "0", "--engine", "slurm"]
+    words += ["--python", "python3.8", "--requirements", "r.txt", "--accept-host-key", "SHA256:x"]
+    done = laptop.train("remote", "add", *words)
+
+    told = done.stderr.splitlines()[-1].removeprefix("fix:   to change it: ").partition("; ")[0]
+    assert shlex.split(told) == ["train", "remote", "set", *words]
+
+
+def test_a_pool_whose_name_is_taken_is_not_pointed_to_set(laptop: Laptop) -> None:
+    done = laptop.train("remote", "add", "vm", "--hosts", "a,b")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "fix:   to begin anew: train remote remove vm"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,41 +15,35 @@ from pathlib import Path
 import pytest
 from rich.console import Console as Rich
 
-from orchestrator.bill import Bill, bill_csv
-from orchestrator.console import Console
-from orchestrator.cost import Cost, CostRow, Total
-from orchestrator.doctor import Check, Mark
-from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
-from orchestrator.mirror import Mirror, Mirrors
-from orchestrator.money import priced_runs
-from orchestrator.report import (
-    checks_table,
-    cost_json,
-    cost_row_json,
-    cost_table,
-    cost_text,
-    files_table,
-    heaps_table,
+from orchestrator.commands import print_json
+from orchestrator.costs.bill import Bill, bill_csv
+from orchestrator.costs.cost import Cost, CostRow, Total
+from orchestrator.costs.money import priced_runs
+from orchestrator.grades.settling import Result
+from orchestrator.grades.standing import Standing
+from orchestrator.grades.verdict import Outcome, Verdict
+from orchestrator.plan import Overrides
+from orchestrator.records.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.screen.console import Console
+from orchestrator.screen.costs import cost_json, cost_row_json, cost_table, cost_text
+from orchestrator.screen.grades import (
     metric_text,
     next_text,
     points_table,
     points_text,
     ready_table,
-    remote_json,
-    remotes_table,
-    result_blocks,
-    run_json,
-    runs_table,
     standing_json,
     verdict_json,
 )
-from orchestrator.settling import Result
-from orchestrator.spec import EnvSpec, Price, Remote
-from orchestrator.standing import Standing
+from orchestrator.screen.machines import checks_table, heaps_table, remote_json, remotes_table
+from orchestrator.screen.outcome import result_blocks
+from orchestrator.screen.runs import files_table, jobs_table, run_json, runs_table
+from orchestrator.screen.table import Table
+from orchestrator.screen.terminal import Terminal
+from orchestrator.settings.spec import EnvSpec, Job, Price, Remote
 from orchestrator.status import StatusRow
-from orchestrator.table import Table
-from orchestrator.terminal import Terminal
-from orchestrator.verdict import Outcome, Verdict
+from orchestrator.vm.check import Check, Mark
 from remote.protocol import Heap, RunReport
 from remote.runfolder import RunRequest, RunState, State
 
@@ -109,10 +104,14 @@ def test_a_metric_that_falls_needs_at_most() -> None:
     assert next_text(replace(lower, points=0)) == "at most 0.2"
 
 
-def test_a_metric_that_is_no_number_is_null_in_json() -> None:
-    document = json.dumps(verdict_json(replace(GOOD, value=math.nan)), allow_nan=False)
-    assert json.loads(document)["value"] is None
-    assert json.loads(json.dumps(standing_json(standing(None))))["verdict"] is None
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_is_null_in_json(
+    value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_json([verdict_json(replace(GOOD, value=value)), standing_json(standing(None))])
+    verdict, ungraded = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert verdict["value"] is None
+    assert ungraded["verdict"] is None
 
 
 def test_an_unknown_price_is_never_zero() -> None:
@@ -126,7 +125,9 @@ def test_an_unknown_price_is_never_zero() -> None:
     }
     assert cost_text(None) == ""
     assert cost_text(Cost(Decimal(0), "USD", 0.0, estimated=False)) == ""
-    assert cost_text(Cost(Decimal("0.42"), "USD", 60.0, estimated=True)) == "$0.42 so far"
+    estimate = Cost(Decimal("0.42"), "USD", 60.0, estimated=True)
+    assert cost_text(estimate) == "$0.42 so far"
+    assert cost_text(estimate, ended=True) == "$0.42 (estimated)"
 
     tiny = Total((("USD", Decimal("0.000000001")),), 0)
     assert cost_row_json(CostRow("a", 1, 1_000_000, tiny))["cost"] == {"USD": "0.000000001"}
@@ -270,6 +271,15 @@ def test_a_remote_is_shown_without_what_was_not_said() -> None:
     assert remote_json(full)["price_per_hour"] == "0.50"
 
 
+def test_a_pool_is_shown_without_what_its_hosts_say_for_themselves() -> None:
+    pool = Remote("lab", "", hosts=("one", "two"))
+    (row,) = remotes_table([pool]).rows
+    assert [cell.text for cell in row] == ["lab", "a pool of 2", "", "", ""]
+    said = replace(pool, price=Price(Decimal("0.50"), "EUR"), gpus=0, env=EnvSpec("python3.8"))
+    (row,) = remotes_table([said]).rows
+    assert [cell.text for cell in row[3:]] == ["0", "python3.8"]
+
+
 def test_other_tables_have_a_row_each() -> None:
     heap = Heap("runs", 3, 5000, 1, 2000)
     assert "may go" in shown(heaps_table([heap], dropped=False))
@@ -318,15 +328,19 @@ def test_a_pipe_gets_each_row_in_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_a_dry_run_tells_on_how_many_nodes_where_a_job_wants_several() -> None:
+    one, two = Job("one", "true", ()), Job("two", "true", (), nodes=2)
+
+    assert "nodes" not in shown(jobs_table([one], Overrides()))
+    assert "nodes" in (text := shown(jobs_table([one, two], Overrides())))
+    assert [line.split()[2] for line in text.splitlines() if "true" in line] == ["1", "2"]
+
+
 def test_times_are_told_by_how_long_ago(tmp_path: Path) -> None:
     state = RunState(State.RUNNING, "2026-01-31T12:00:00.000000Z")
     made = mirror(tmp_path, state)
-    text = (made.folder / "seen.json").read_text()
-    seen = made.seen
-    assert seen is not None
-    earlier = datetime.now(UTC) - timedelta(hours=2, minutes=5, seconds=5)
-    at = earlier.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    (made.folder / "seen.json").write_text(text.replace(seen.at, at))
+    earlier = (datetime.now(UTC) - timedelta(hours=2, minutes=5, seconds=5)).timestamp()
+    os.utime(made.folder / "seen.json", (earlier, earlier))
 
     assert "2 h 05 min ago" in shown(runs_table([StatusRow(made, "vm", None)]))
 

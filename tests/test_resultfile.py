@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import resultfile
-from orchestrator.confine import Limits
+from orchestrator.elsewhere import resultfile
+from orchestrator.elsewhere.exported import Exported, Exports
+from orchestrator.elsewhere.resultfile import is_result, take_result
 from orchestrator.errors import UsageError
-from orchestrator.exported import Exported, Exports
-from orchestrator.resultfile import is_result, take_result
+from orchestrator.grades.confine import Limits
 from remote import clock
 from remote.elsewhere import seal
 from remote.runfolder import RunRequest

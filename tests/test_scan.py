@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.hashing import Known
-from orchestrator.ignore import Ignore
-from orchestrator.scan import Scan, scan
-from orchestrator.statcache import StatCache
+from orchestrator.source.hashing import Known
+from orchestrator.source.ignore import Ignore
+from orchestrator.source.scan import Scan, scan
+from orchestrator.source.statcache import StatCache
 from remote.tree import Entry, decode_tree, encode_tree
 
 LONG_AGO = (1_000_000_000, 1_000_000_000)

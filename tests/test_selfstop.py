@@ -15,6 +15,7 @@ import pytest
 from tests.clouds.armlite import MACHINE, PORT
 from tests.faults.machine import Machine, write_state
 from tests.test_guard import PYTHON
+from tests.vm import WAIT_LIMIT_S
 
 ARM = f"http://127.0.0.1:{PORT}"
 CONTRIBUTOR = {"actions": ["*/read", "Microsoft.Compute/virtualMachines/*"]}
@@ -44,7 +45,7 @@ def programs(machine: Machine, **bodies: str) -> None:
     for name, body in bodies.items():
         script += f"cat >{name} <<'END'\n#!/bin/sh\n{body}\nEND\n"
     done = machine.start(["sh", "-ec", f"{script}chmod 755 *; rm -f /run/called"])
-    assert done.communicate(timeout=10)[1] == b""
+    assert done.communicate(timeout=WAIT_LIMIT_S)[1] == b""
 
 
 def metadata(machine: Machine, **state: object) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import LaptopFull
-from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
-from orchestrator.mirror import Mirror, Mirrors
-from orchestrator.settling import Result, Troubles, settle
-from orchestrator.shelf import Shelf
-from orchestrator.spec import Job, Workspace
-from orchestrator.standing import Exam
-from orchestrator.tell import Silence, Teller
+from orchestrator.grades.settling import Result, Troubles, settle
+from orchestrator.grades.standing import Exam
+from orchestrator.records.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.records.shelf import Shelf
+from orchestrator.screen.tell import Silence, Teller
+from orchestrator.settings.spec import Job, Workspace
 from remote import clock
 from remote.protocol import RunReport
 from remote.runfolder import Artifact, RunRequest, RunState, State

@@ -42,10 +42,21 @@ def test_each_remote_is_asked_whatever_becomes_of_the_others(
     assert rows["vm"]["note"] == "not here yet: train pull"
 
 
+def test_a_run_was_last_seen_when_its_machine_was_last_asked_though_nothing_had_changed(
+    laptop: Laptop, tmp_path: Path
+) -> None:
+    laptop.ok("a", "-r", "vm", "--detach", "-p", f"until={tmp_path / 'go'}")
+    wait_until(lambda: is_awaited(tmp_path / "go"), "the script")
+    (seen, again) = (by_remote(laptop)["vm"]["seen_at"] for _ in range(2))
+    (tmp_path / "go").touch()
+
+    assert again > seen
+
+
 def test_who_detaches_waits_for_nothing_that_grades(laptop: Laptop) -> None:
     def loads_it(*words: str) -> bool:
         done = laptop.train("a", "-r", "vm", *words, PYTHONPROFILEIMPORTTIME="1")
-        return "orchestrator.examiner" in done.stderr
+        return "orchestrator.grades.examiner" in done.stderr
 
     assert not loads_it("--detach")
     assert loads_it()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ModelDamaged
-from orchestrator.shelf import Shelf, file_sha256
+from orchestrator.records.shelf import Shelf, file_sha256
 
 ABC = hashlib.sha256(b"abc").hexdigest()
 UGLY = ["mymodel.h5", 'it\'s "my" model.keras', "試\nx.h5", "m" * 255]
@@ -109,7 +109,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(
 
     sha256 = shelf.adopt(made(tmp_path / "abc.h5"))
     target = made(tmp_path / "a" / "mymodel.h5", b"old")
-    monkeypatch.setattr("orchestrator.shelf.os.fsync", full)
+    monkeypatch.setattr("orchestrator.records.shelf.os.fsync", full)
 
     with pytest.raises(OSError, match="No space"):
         shelf.place(sha256, target)

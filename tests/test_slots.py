@@ -6,6 +6,7 @@ nvidia-smi is a stand-in: a script that is the whole PATH and prints what the re
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from remote import clock
 from remote.lock import take
-from remote.runfolder import RunFolder, RunRequest
-from remote.slots import Slots, Waiting, drop_ticket, take_ticket, try_slots
+from remote.protocol import Room
+from remote.record import to_bytes
+from remote.runfolder import RunFolder, RunRequest, RunState, State
+from remote.slots import Slots, Waiting, drop_ticket, look_for_room, take_ticket, try_slots
 from remote.store import Store
 from tests.forks import at_once, fork
 
@@ -59,6 +63,15 @@ def request(run_id: str, gpus: int = 1, slots: int | None = None) -> RunRequest:
 @contextmanager
 def living(store: Store, *run_ids: str) -> Iterator[None]:
     """Supervisors with tickets: their locks are held."""
+    with holding_locks(store, *run_ids):
+        for run_id in run_ids:
+            take_ticket(store, run_id)
+        yield
+
+
+@contextmanager
+def holding_locks(store: Store, *run_ids: str) -> Iterator[None]:
+    """Supervisors that live."""
     locks = []
     for run_id in run_ids:
         folder = RunFolder(store.runs / run_id)
@@ -66,7 +79,6 @@ def living(store: Store, *run_ids: str) -> Iterator[None]:
         lock = take(folder.lock)
         assert lock is not None
         locks.append(lock)
-        take_ticket(store, run_id)
     yield
     for lock in locks:
         os.close(lock)
@@ -101,12 +113,34 @@ def test_gpus_are_given_in_order_of_arrival(store: Store, programs: Path) -> Non
         give_back(second)
 
 
-def test_a_run_keeps_its_place_when_it_is_submitted_again(store: Store) -> None:
-    for run_id in ["first", "second", "first"]:
-        take_ticket(store, run_id)
-    drop_ticket(store, "never queued")
+def queued(store: Store) -> list[str]:
+    """Run ids in the order of their tickets."""
     tickets = sorted(path.name for path in (store.root / "queue").iterdir())
-    assert [name.partition("-")[2] for name in tickets] == ["first", "second"]
+    return [name.partition("-")[2] for name in tickets]
+
+
+def test_a_run_keeps_its_place_when_it_is_submitted_again(store: Store) -> None:
+    with living(store, "first", "second"):
+        take_ticket(store, "first")
+        drop_ticket(store, "never queued")
+        assert queued(store) == ["first", "second"]
+
+
+def test_the_next_ticket_takes_those_of_the_dead_away_but_of_who_may_be_restarted(
+    store: Store,
+) -> None:
+    with living(store, "lives", "dead", "interrupted", "tidied-away"):
+        (store.runs / "tidied-away" / "lock").unlink()
+        (store.runs / "tidied-away").rmdir()
+        interrupted = RunFolder(store.runs / "interrupted")
+        interrupted.request.write_bytes(to_bytes(request("interrupted")._replace(restarts=1)))
+        interrupted.state.write_bytes(to_bytes(RunState(State.QUEUED, clock.now())))
+        # As after a reboot: nobody holds these any more.
+        for dead in ("dead", "interrupted"):
+            lock = RunFolder(store.runs / dead).lock
+            lock.rename(lock.with_name("held"))
+        with living(store, "next"):
+            assert queued(store) == ["lives", "interrupted", "next"]
 
 
 def test_tickets_taken_at_once_are_all_different(store: Store) -> None:
@@ -114,7 +148,8 @@ def test_tickets_taken_at_once_are_all_different(store: Store) -> None:
         for turn in range(5):
             take_ticket(Store(store.root), f"run-{number}-{turn}")
 
-    assert at_once(4, queue) == [0] * 4
+    with holding_locks(store, *(f"run-{n}-{turn}" for n in range(4) for turn in range(5))):
+        assert at_once(4, queue) == [0] * 4
     tickets = [path.name.partition("-") for path in (store.root / "queue").iterdir()]
     assert len({number for number, _, _ in tickets}) == 20
     assert len({run_id for _, _, run_id in tickets}) == 20
@@ -139,9 +174,8 @@ def test_processes_are_served_in_order_of_arrival(store: Store, tmp_path: Path) 
             file.write(f"{number}\n")
         drop_ticket(store, ids[number])
 
-    for run_id in ids:
-        (store.runs / run_id).mkdir()
-        take_ticket(store, run_id)
+    with living(store, *ids):
+        pass
     assert at_once(4, wait_for_turn) == [0] * 4
     assert order.read_text().split() == ["0", "1", "2", "3"]
 
@@ -172,12 +206,12 @@ def test_a_slot_whose_file_is_removed_stays_its_holders(store: Store) -> None:
 
 
 def test_the_ticket_of_a_killed_run_blocks_nobody(store: Store) -> None:
-    for run_id in ["dead", "tidied away"]:
-        take_ticket(store, run_id)
-    (store.runs / "dead").mkdir()
-    killed_after(lambda: take(RunFolder(store.runs / "dead").lock))
-    with living(store, "next"):
+    with living(store, "dead", "tidied-away", "next"):
+        shutil.rmtree(store.runs / "tidied-away")
+        (store.runs / "dead" / "lock").rename(store.runs / "dead" / "held")
+        killed_after(lambda: take(RunFolder(store.runs / "dead").lock))
         give_back(got(try_slots(store, request("next", slots=1))))
+    assert queued(store) == ["dead", "tidied-away", "next"]
 
 
 def test_one_killed_while_it_takes_a_ticket_blocks_nobody(store: Store) -> None:
@@ -215,6 +249,23 @@ def test_our_own_runs_process_is_not_taken_for_a_strangers(store: Store, program
         taken = Waiting("waits for slot gpu0, held by another run")
         assert try_slots(store, request("next")) == taken
         os.close(held)
+
+
+def test_who_asks_for_room_is_told_what_is_free_and_what_is_waited_for(
+    store: Store, programs: Path
+) -> None:
+    has_gpus(programs, 3, busy=(1,))
+    assert look_for_room(store, None) == Room(3, 2, 0, has_gpus=True)
+    ours = got(try_slots(store, request("ours")))
+    assert look_for_room(store, None) == Room(3, 1, 0, has_gpus=True)
+    with living(store, "one", "two"):
+        for run_id, gpus in (("one", 1), ("two", 2)):
+            (store.runs / run_id / "request.json").write_bytes(to_bytes(request(run_id, gpus)))
+        assert look_for_room(store, None) == Room(3, 1, 3, has_gpus=True)
+        assert look_for_room(store, 0) == Room(1, 1, 2, has_gpus=False)
+    # The dead wait for nothing.
+    assert look_for_room(store, None) == Room(3, 1, 0, has_gpus=True)
+    give_back(ours)
 
 
 def test_two_gpus_are_given_together_or_not_at_all(store: Store, programs: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import ssh
+from orchestrator.connection import ssh
+from orchestrator.connection.ssh import Channel, Connection, Destination, connect, host_key
 from orchestrator.errors import (
     ConnectError,
     ConnectionLost,
@@ -27,7 +28,6 @@ from orchestrator.errors import (
     LoginRefused,
     UsageError,
 )
-from orchestrator.ssh import Channel, Connection, Destination, connect, host_key
 from tests.servers import HOST, Relay, SshServer, free_port, make_key
 
 MIB = 2**20
@@ -54,7 +54,7 @@ class Answers:
 def _no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while left := set(threading.enumerate()) - before:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
@@ -88,7 +88,7 @@ def read_all(channel: Channel) -> bytes:
 
 
 def wait_for_file(file: Path) -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (file.exists() and file.read_text().endswith("\n")):
         assert time.monotonic() < deadline, f"{file} does not come"
         time.sleep(0.01)
@@ -220,13 +220,13 @@ def test_giving_up_a_command_leaves_the_others_running(connection: Connection) -
 def relayed(
     server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Connection, Relay]]:
-    """A connection through a relay, and half a second of patience."""
+    """A connection through a relay, and two seconds of patience."""
     with Relay(server.port) as relay:
         trusted = tmp_path / "known_hosts"
         trusted.write_text(
             server.known_hosts.read_text().replace(f":{server.port}", f":{relay.port}")
         )
-        monkeypatch.setattr(ssh, "SILENCE_LIMIT_S", 0.5)
+        monkeypatch.setattr(ssh, "SILENCE_LIMIT_S", 2.0)
         destination = replace(server.destination, port=relay.port)
         with connect(destination, asker=None, known_hosts=trusted) as connection:
             yield connection, relay
@@ -239,9 +239,9 @@ def test_reading_from_a_dead_line_ends_in_time(relayed: tuple[Connection, Relay]
     relay.freeze()
     started = time.monotonic()
 
-    with pytest.raises(ConnectionLost, match=r"practice \(.*\): nothing came for 0.5 s"):
+    with pytest.raises(ConnectionLost, match=r"practice \(.*\): nothing came for 2 s"):
         read_all(channel)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_writing_to_a_dead_line_ends_in_time(relayed: tuple[Connection, Relay]) -> None:
@@ -252,7 +252,7 @@ def test_writing_to_a_dead_line_ends_in_time(relayed: tuple[Connection, Relay]) 
 
     with pytest.raises(ConnectionLost):
         channel.write(bytes(50 * MIB))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_starting_a_command_on_a_dead_line_ends_in_time(relayed: tuple[Connection, Relay]) -> None:
@@ -262,7 +262,7 @@ def test_starting_a_command_on_a_dead_line_ends_in_time(relayed: tuple[Connectio
 
     with pytest.raises(ConnectionLost):
         connection.execute("true")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_closing_a_dead_line_with_full_buffers_does_not_wait(
@@ -277,7 +277,7 @@ def test_closing_a_dead_line_with_full_buffers_does_not_wait(
 
     connection.close()
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("size", [1, 1000, MIB])
@@ -297,7 +297,7 @@ def test_a_quiet_command_on_a_living_line_is_waited_for_while_it_is_not_asked(
 ) -> None:
     connection, _ = relayed
     channel = connection.execute("cat")
-    time.sleep(0.7)
+    time.sleep(2.5)
 
     channel.write(b"x")
 
@@ -414,7 +414,7 @@ def test_a_broken_handshake_says_nothing_on_the_terminal(
     tmp_path: Path,
 ) -> None:
     program = (
-        "import logging, sys; from pathlib import Path; from orchestrator.ssh import *\n"
+        "import logging, sys; from pathlib import Path; from orchestrator.connection.ssh import *\n"
         "logging.basicConfig(level=logging.DEBUG)\n"
         "from orchestrator.errors import ConnectError\n"
         "d = Destination('vm', '127.0.0.1', 'ann', int(sys.argv[1]))\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.connection.sshconfig import Destination, Settings, ask_ssh, route
 from orchestrator.errors import ConnectError
-from orchestrator.sshconfig import Destination, Settings, ask_ssh, route
 
 
 def config(text: str, file: Path) -> None:

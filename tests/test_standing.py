@@ -17,15 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import find_jobs
 from orchestrator.errors import UsageError
-from orchestrator.grade import Grading, framework
-from orchestrator.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact, VerdictFact
-from orchestrator.spec import Job, Workspace
-from orchestrator.standing import Exam
-from orchestrator.surroundings import Surroundings
-from orchestrator.tell import Silence
-from orchestrator.verdict import Outcome
+from orchestrator.grades.grade import Grading, framework
+from orchestrator.grades.standing import Exam
+from orchestrator.grades.surroundings import Surroundings
+from orchestrator.grades.verdict import Outcome
+from orchestrator.records.ledger import (
+    ArtifactFact,
+    Ledger,
+    Reporter,
+    RunEvent,
+    RunFact,
+    VerdictFact,
+)
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.config import find_jobs
+from orchestrator.settings.spec import Job, Workspace
 from remote.runfolder import State
 
 JOB = Job("a", "python3 a/a.py", ("a/mymodel.h5",))
@@ -545,10 +552,10 @@ CHANGES: dict[str, Callable[[Setting, pytest.MonkeyPatch], object]] = {
     "data behind a link": lambda setting, _: (setting.model.parent.parent / "far" / "x").touch(),
     "data removed": lambda setting, _: (setting.model.parent / "heldout.npz").unlink(),
     "versions": lambda _, monkeypatch: monkeypatch.setattr(
-        "orchestrator.standing.framework", lambda: "tensorflow 9.9, keras 9.9"
+        "orchestrator.grades.standing.framework", lambda: "tensorflow 9.9, keras 9.9"
     ),
     "no versions": lambda _, monkeypatch: monkeypatch.setattr(
-        "orchestrator.standing.framework", lambda: ""
+        "orchestrator.grades.standing.framework", lambda: ""
     ),
 }
 

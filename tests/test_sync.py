@@ -12,18 +12,16 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import AgentBroken, ConnectionLost, Refused, UsageError
-from orchestrator.link import Link
-from orchestrator.pace import Pace
-from orchestrator.package import load_sources
-from orchestrator.spec import Job
-from orchestrator.sync import submit
-from orchestrator.tell import Silence
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Job
+from orchestrator.vm.link import Link
+from orchestrator.vm.pace import Pace
+from orchestrator.vm.package import load_sources
+from orchestrator.vm.sync import submit
 from remote.protocol import Complete, Done, Lacking, ListRuns, News, Upload
 from remote.runfolder import State
 from tests.servers import Relay, SshServer
-from tests.vm import Vm, practice, wait_until
-
-pytestmark = pytest.mark.timeout(30)
+from tests.vm import WAIT_LIMIT_S, Vm, practice, wait_until
 
 MIB = 2**20
 # A manifest and the calls around it; far less than any file of these tests.
@@ -208,7 +206,7 @@ def test_an_agent_whose_laptop_vanished_in_an_upload_gives_it_up(
     name, line = "remote.agent", "_UPLOAD_SILENCE_LIMIT_S = {}\n"
     sources[name] = sources[name].replace(line.format(60), line.format(1))
     assert line.format(1) in sources[name]
-    monkeypatch.setattr("orchestrator.package.load_sources", lambda: sources)
+    monkeypatch.setattr("orchestrator.vm.package.load_sources", lambda: sources)
     vm.write("big", os.urandom(8 * MIB))
     with Relay(vm.server.port) as relay:
         link = vm.connect(port=relay.port)
@@ -236,7 +234,7 @@ def test_of_two_laptops_that_send_the_same_at_once_none_spoils_the_other(vm: Vm)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(WAIT_LIMIT_S)
     snapshot = vm.freeze(Job("job", "true", ()))
     submit(links[0], snapshot, tuple(mirror.request for mirror in vm.mirrors.all()), vm.told)
     reports = vm.finish(links[0], *vm.mirrors.all())

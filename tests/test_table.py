@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console as Rich
 
-from orchestrator.console import Console, Pipe
-from orchestrator.table import Cell, Table
-from orchestrator.terminal import Terminal
+from orchestrator.screen.console import Console, Pipe
+from orchestrator.screen.table import Cell, Table
+from orchestrator.screen.terminal import Terminal
 
 TEXTS = st.text(st.sampled_from("ab cü試│\u0301\x1b\n"), max_size=9).map(str.strip)
 
@@ -74,7 +74,7 @@ def test_whoever_wants_colours_in_a_pipe_gets_them(
 
 def test_a_reader_that_has_seen_enough_is_no_bug() -> None:
     code = """
-from orchestrator.console import Console
+from orchestrator.screen.console import Console
 console = Console()
 while True:
     console.result("again " * 1000)

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import foreign, modelfile
-from orchestrator.config import load_workspace
-from orchestrator.confine import Limits
-from orchestrator.cost import By
+from orchestrator.costs.cost import By
+from orchestrator.costs.money import recorded_costs
+from orchestrator.elsewhere import foreign, modelfile
+from orchestrator.elsewhere.exported import Exported, Exports
+from orchestrator.elsewhere.foreign import Paid
+from orchestrator.elsewhere.taking import Origin, take_in
 from orchestrator.errors import UsageError
-from orchestrator.exported import Exported, Exports
-from orchestrator.foreign import Paid
-from orchestrator.ledger import Ledger
-from orchestrator.mirror import Mirror, Mirrors
-from orchestrator.money import recorded_costs
-from orchestrator.rebuild import rebuild
-from orchestrator.shelf import Shelf
-from orchestrator.taking import Origin, take_in
-from orchestrator.tell import Silence
+from orchestrator.grades.confine import Limits
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.records.rebuild import rebuild
+from orchestrator.records.shelf import Shelf
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.config import load_workspace
 from remote import clock
 from remote.runfolder import RunRequest
-from tests.laptop import Laptop, make_laptop
+from tests.laptop import Laptop, make_laptop, without_patience
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -79,7 +79,7 @@ def test_a_model_file_is_taken_in_as_a_run_that_says_where_it_is_from(
         1500.0,
         0,
     )
-    assert laptop.ok("pull").stderr == "• everything is home\n"
+    assert without_patience(laptop.ok("pull").stderr) == "• everything is home\n"
     assert laptop.ok("cancel", "a").stdout.endswith("has already ended: succeeded\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.versions import gpu_unused, newest_for
+from orchestrator.grades.versions import gpu_unused, newest_for
 
 
 @pytest.mark.parametrize(

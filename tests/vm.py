@@ -12,23 +12,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.channel import Channel
+from orchestrator.connection.channel import Channel, Stream
+from orchestrator.connection.ssh import Connection, connect
 from orchestrator.errors import ConnectionLost, TrainshedError
-from orchestrator.follow import Follower
-from orchestrator.link import Call, Link
-from orchestrator.mirror import Mirror, Mirrors
 from orchestrator.plan import Overrides, make_request
-from orchestrator.snapshot import Snapshot, take_snapshot
-from orchestrator.spec import EnvSpec, Job, Remote, Workspace
-from orchestrator.ssh import Connection, connect
-from orchestrator.sync import submit
-from orchestrator.tell import Silence, Teller
+from orchestrator.records.mirror import Mirror, Mirrors
+from orchestrator.screen.tell import Silence, Teller
+from orchestrator.settings.spec import EnvSpec, Job, Remote, Workspace
+from orchestrator.source.snapshot import Snapshot, take_snapshot
+from orchestrator.vm.follow import Follower
+from orchestrator.vm.link import Call, Link
+from orchestrator.vm.sync import submit
 from remote.protocol import Fetch, RunReport
 from remote.runfolder import RunFolder, RunState
 from tests.servers import SshServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WAIT_LIMIT_S = 10.0
+# Long enough for a machine that has much else to do; only what never comes waits for so long.
+WAIT_LIMIT_S = 60.0
 
 
 class Told(Silence):
@@ -38,6 +39,10 @@ class Told(Silence):
         self.steps: list[str] = []
         self.warnings: list[str] = []
         self.logs: dict[str, bytes] = {}
+        self.doings: list[str] = []
+
+    def doing(self, text: str, done: int = 0, total: int = 0) -> None:
+        self.doings.append(text)
 
     def step(self, text: str) -> None:
         self.steps.append(text)
@@ -86,6 +91,9 @@ class Wire:
     @property
     def host_key_fingerprint(self) -> str:
         return self._connection.host_key_fingerprint
+
+    def open_port(self, port: int) -> Stream:
+        return self._connection.open_port(port)
 
     def close(self) -> None:
         self._connection.close()

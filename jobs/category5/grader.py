@@ -13,7 +13,7 @@ INPUT_SHAPE = (12, 1)
 OUTPUT_SHAPE = (24,)
 METRIC = "mean absolute error"
 HIGHER_IS_BETTER = False
-THRESHOLDS = (3.5, 2.4, 1.3, 0.9, 0.65)
+THRESHOLDS = (2.5, 2.0, 1.3, 0.9, 0.65)
 
 
 def held_out() -> tuple[np.ndarray, np.ndarray]:

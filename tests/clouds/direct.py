@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from orchestrator.aws import Aws
-from orchestrator.azure import Azure, AzureMachine
+from orchestrator.clouds.aws import Aws
+from orchestrator.clouds.azure import Azure, AzureMachine
+from orchestrator.clouds.gcp import Gcp, GcpMachine
+from orchestrator.clouds.power import Machine, Power, Quote, SelfStop, Tariff
 from orchestrator.errors import CloudError, CloudRefused, NoCapacity
-from orchestrator.gcp import Gcp, GcpMachine
-from orchestrator.power import Machine, Power, Quote, SelfStop, Tariff
 from tests.clouds.world import NoRoom, Order, State, World, WrongState
 
 _POWER = {

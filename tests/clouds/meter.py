@@ -16,6 +16,8 @@ from tests.clouds.world import Change, Rules, State, World
 
 # What a start that fails goes back to.
 _AS_BEFORE = (State.HALTED, State.RELEASED, State.SUSPENDED)
+# Paid for as the end of a time that was: what never came up costs nothing.
+_GOING_DOWN = (State.HALTING, State.RELEASING)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ def billed_spans(history: Sequence[Change], rules: Rules) -> Iterator[Span]:
         if change.state is State.STARTING and following and following.state in _AS_BEFORE:
             continue  # There was no room for it.
         if change.state in rules.billed:
-            start = start or change.at
+            if start is None and change.state not in _GOING_DOWN:
+                start = change.at
         elif start is not None:
             yield Span(start, change.at)
             start = None

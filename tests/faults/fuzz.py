@@ -20,9 +20,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["remote", "orchestrator.modelcheck", "orchestrator.declared"]
+    include=["remote", "orchestrator.grades.modelcheck", "orchestrator.declared"]
 ):
-    from orchestrator import modelcheck
+    from orchestrator.grades import modelcheck
     from remote import protocol, record, tree
     from remote.protocol import News, Submit, Wanted
     from remote.wanted import unpack_wanted

@@ -13,12 +13,14 @@ from typing import Literal, Self
 
 from tests.servers import HOST
 
-UP, DOWN = "up", "down"
 Way = Literal["up", "down"]
+UP: Way = "up"
+DOWN: Way = "down"
 # cut: both ends see it closed. reset: both see a reset. stall: nothing comes any more, and nobody
 # is told, as when a lid is shut. slow: it goes on at SLOW_BYTES_PER_S each way, for SLOW_S.
 Kind = Literal["cut", "reset", "stall", "slow"]
 
+# A packet of SSH holds up to 128 KiB, and nothing of it is seen before it is whole.
 SLOW_BYTES_PER_S = 2_000
 SLOW_S = 20.0
 _BLOCK_BYTES = 64 * 2**10

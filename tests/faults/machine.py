@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from orchestrator.package import bootstrap_command, bootstrap_input, package_input
+from orchestrator.vm.package import bootstrap_command, bootstrap_input, package_input
 from remote import record
 from remote.guardfolder import GuardFolder
 from remote.protocol import (

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.channel import Channel
 from orchestrator.cli import run_command
-from orchestrator.ssh import Connection
+from orchestrator.connection.channel import Channel
+from orchestrator.connection.ssh import Connection
 
 # So long the VM has for what it was told.
 EFFECT_S = 0.4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -36,8 +37,22 @@ def is_thorough() -> bool:
 
 def tell(fault: str, tried: int, holds: str) -> None:
     """Note what a sweep that held has tried."""
+    test = name_of(os.environ["PYTEST_CURRENT_TEST"])
+    _report(json.dumps({"test": test, "fault": fault, "tried": tried, "holds": holds}))
+
+
+def tell_failure(node_id: str) -> None:
+    """Note that a test failed: what its other parameters have told does not stand for it."""
+    _report(json.dumps({"test": name_of(node_id), "failed": True}))
+
+
+def name_of(node_id: str) -> str:
+    """A test's name without its file, its parameters and its group."""
+    return re.split(r"[\[@ ]", node_id.partition("::")[2])[0]
+
+
+def _report(line: str) -> None:
     report = os.environ.get(_REPORT)
     if report:
-        line = json.dumps({"fault": fault, "tried": tried, "holds": holds})
         with Path(report).open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from tests.engines import Engine
 from tests.faults.truth import STARTS, Scene
 from tests.laptop import LIMIT_S, Finished, Laptop, make_laptop
 from tests.servers import SshServer
@@ -28,18 +30,32 @@ pathlib.Path("a/curve.txt").write_text("a curve")
 TRIES = 4
 
 
-def set_up(folder: Path, server: SshServer, port: int) -> tuple[Laptop, Scene]:
+def set_up(
+    folder: Path,
+    server: SshServer,
+    port: int,
+    **keys: Any,  # noqa: ANN401  # of the remote
+) -> tuple[Laptop, Scene]:
     """A laptop that never spoke with the VM, and a VM that never saw it. The remote is `far`."""
-    for left in (server.home / ".trainshed", server.home / STARTS):
+    laptop = make_laptop(folder, None)
+    laptop.add_remote(server, "far", port=port, **keys)
+    return _set_up(laptop, server.home)
+
+
+def set_up_on(engine: Engine, folder: Path) -> tuple[Laptop, Scene]:
+    """The same with any engine."""
+    return _set_up(engine.bare_laptop(folder), *engine.homes)
+
+
+def _set_up(laptop: Laptop, home: Path, *others: Path) -> tuple[Laptop, Scene]:
+    for left in (path / name for path in (home, *others) for name in (".trainshed", STARTS)):
         if left.is_dir():
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
-    laptop = make_laptop(folder, None)
-    laptop.add_remote(server, "far", port=port)
     made = laptop.add_job("a", script=SCRIPT, outputs=["a/mymodel.h5", "a/curve.txt"])
     (made / "noise.bin").write_bytes(bytes(range(256)) * 400)
-    return laptop, Scene(laptop.root, laptop.home / "ledger.sqlite3", server.home)
+    return laptop, Scene(laptop.root, laptop.home / "ledger.sqlite3", home, others)
 
 
 def train_until_done(laptop: Laptop) -> list[Finished]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator import cli
-from orchestrator.line import Line
+from orchestrator.connection.line import Line
 from tests.faults.statements import before_each_statement
 from tests.forks import before_each_change
 
@@ -30,6 +30,7 @@ def main() -> NoReturn:
     first, *then = (int(number) for number in sys.argv[2].split(","))
     sys.argv = ["train", *sys.argv[4:]]
     others = 0
+    is_over = False
     changes = before_each_change(sys.maxsize, lambda: None)
     next(changes)
 
@@ -44,7 +45,7 @@ def main() -> NoReturn:
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         # After the other hook has counted it, and before it is done.
-        if effects() > step:
+        if effects() > step and not is_over:
             strike()
 
     def count() -> None:
@@ -62,6 +63,9 @@ def main() -> NoReturn:
         return send(line, data)
 
     def ended(code: int) -> NoReturn:
+        nonlocal is_over
+        # What follows is no effect of the command's.
+        is_over = True
         file.write_text(str(effects()))
         end(code)
 

@@ -27,7 +27,12 @@ from tests.faults.vm import processes
 from tests.laptop import TRAIN, Finished, Laptop, is_awaited, wait_until
 from tests.servers import SshServer, embedded
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+# One worker, because the day of them all is shared.
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("bad jobs"),
+]
 
 AS_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 MIB = 2**20

@@ -178,7 +178,8 @@ def test_runs_that_race_for_one_slot_get_it_in_their_order_and_one_by_one(
 HASTY = """\
 import sys
 import threading
-from orchestrator import cli, package
+from orchestrator import cli
+from orchestrator.vm import package
 sources = package.load_sources()
 patient = "_YOUNG_S = 24 * 3600.0"
 assert patient in sources["remote.tidy"]

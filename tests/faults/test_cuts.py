@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ssh import LOGIN_LIMIT_S, SILENCE_LIMIT_S
+from orchestrator.connection.ssh import LOGIN_LIMIT_S, SILENCE_LIMIT_S
+from tests.engines import Engine
 from tests.faults.line import DOWN, UP, Fault, FaultyLine, Kind, Way
 from tests.faults.points import chosen, only_in_faults, tell
-from tests.faults.scene import run_module, set_up, train_until_done
+from tests.faults.scene import run_module, set_up, set_up_on, train_until_done
 from tests.faults.truth import Scene
 from tests.faults.vm import processes
 from tests.laptop import SCRIPT, Finished, Laptop, is_awaited, wait_until
@@ -80,21 +81,21 @@ def parted(laptop: Laptop, word: int, when: str, count: Path, *words: str) -> Fi
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_line_that_is_cut_at_any_word_of_a_submission_starts_it_once(
-    embedded_server: SshServer, tmp_path: Path, when: str
+    engine: Engine, tmp_path: Path, when: str
 ) -> None:
     count = tmp_path / "count"
-    laptop, _ = set_up(tmp_path / "whole", embedded_server, embedded_server.port)
+    laptop, _ = set_up_on(engine, tmp_path / "whole")
     assert parted(laptop, 0, when, count, "--remote", "far").returncode == 0
-    words = chosen(range(1, int(count.read_text()) + 1), few=3)
+    words = chosen(range(1, int(count.read_text()) + 1), min(3, engine.few))
     for word in words:
-        laptop, scene = set_up(tmp_path / str(word), embedded_server, embedded_server.port)
+        laptop, scene = set_up_on(engine, tmp_path / str(word))
         done = parted(laptop, word, when, count, "--remote", "far")
         assert done.returncode in LOST, f"{word}: {done.stderr}"
         assert "Traceback" not in done.stderr, f"{word}: {done.stderr}"
         if done.returncode:
             train_until_done(laptop)
         assert scene.lies_when_done() == [], word
-        assert len(list(scene.store.glob("runs/*-*"))) == 1, word
+        assert len(scene.found("runs/*-*")) == 1, word
     tell(f"line cut {when} each word of a run", len(words), "it is started once, and comes home")
 
 

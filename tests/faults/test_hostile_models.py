@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 import pytest
 
-from orchestrator.grade import Candidate, Grading, Limits, grade
-from orchestrator.verdict import Outcome, Verdict
+from orchestrator.grades.grade import Candidate, Grading, Limits, grade
+from orchestrator.grades.verdict import Outcome, Verdict
 from tests.faults import forge
 from tests.faults.forge import DENSE, function, functional, keras2, layer, sequential
 from tests.faults.points import tell
@@ -484,7 +484,7 @@ def test_each_hostile_model_is_invalid_for_its_reason_and_reaches_nothing(
 
 # The grading process with its judge asleep: what is in a file is loaded and run.
 UNGUARDED = """
-from orchestrator import grading
+from orchestrator.grades import grading
 
 def load(path, limit, is_legacy):
     import keras
@@ -594,11 +594,11 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 
     def popen(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
-        if "orchestrator.grading" in command:
+        if "orchestrator.grades.grading" in command:
             command = (command[0], "-P", "-c", UNGUARDED, *command[4:])
         return start(command, **options)
 
-    monkeypatch.setattr("orchestrator.grade.subprocess.Popen", popen)
+    monkeypatch.setattr("orchestrator.grades.grade.subprocess.Popen", popen)
 
 
 def running(mark: str) -> list[int]:

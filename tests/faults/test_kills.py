@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import Engine
 from tests.faults.points import chosen, tell
-from tests.faults.scene import run_module, set_up, train_until_done
+from tests.faults.scene import run_module, set_up, set_up_on, train_until_done
+from tests.faults.truth import Scene
 from tests.faults.vm import processes
 from tests.laptop import LIMIT_S, Finished, Laptop, wait_until
 from tests.servers import SshServer
@@ -25,19 +27,18 @@ def struck(laptop: Laptop, step: int, number: int, count: Path) -> Finished:
     return run_module(laptop, "struck", str(step), str(number), str(count), "--remote", "far")
 
 
-def effects(server: SshServer, folder: Path) -> range:
+def effects(laptop: Laptop, _: Scene) -> range:
     """The steps of a command that nobody strikes."""
-    laptop, _ = set_up(folder, server, server.port)
-    count = folder / "count"
+    count = laptop.home / "count"
     done = struck(laptop, sys.maxsize, signal.SIGKILL, count)
     assert done.returncode == 0, done.stderr
     return range(int(count.read_text()))
 
 
-def test_a_command_that_is_killed_at_any_step(embedded_server: SshServer, tmp_path: Path) -> None:
-    steps = chosen(effects(embedded_server, tmp_path / "whole"), few=6)
+def test_a_command_that_is_killed_at_any_step(engine: Engine, tmp_path: Path) -> None:
+    steps = chosen(effects(*set_up_on(engine, tmp_path / "whole")), engine.few)
     for step in steps:
-        laptop, scene = set_up(tmp_path / str(step), embedded_server, embedded_server.port)
+        laptop, scene = set_up_on(engine, tmp_path / str(step))
         done = struck(laptop, step, signal.SIGKILL, tmp_path / "count")
         # Progress is told by the clock, so the last steps are not always reached.
         assert done.returncode in (-signal.SIGKILL, 0), step
@@ -45,7 +46,7 @@ def test_a_command_that_is_killed_at_any_step(embedded_server: SshServer, tmp_pa
         train_until_done(laptop)
         assert scene.lies_when_done() == [], step
         # Once it has told the result, the same command means another run.
-        runs = len(list(scene.store.glob("runs/*-*")))
+        runs = len(scene.found("runs/*-*"))
         assert runs == 1 or (runs == 2 and "mymodel.h5" in done.stdout), step
     tell("SIGKILL of the command", len(steps), "the same command finishes the one run")
 
@@ -54,7 +55,8 @@ def test_a_command_that_is_killed_at_any_step(embedded_server: SshServer, tmp_pa
 def test_a_command_that_is_asked_to_end_at_any_step(
     embedded_server: SshServer, tmp_path: Path, number: signal.Signals
 ) -> None:
-    steps = chosen(effects(embedded_server, tmp_path / "whole"), few=3)
+    whole = set_up(tmp_path / "whole", embedded_server, embedded_server.port)
+    steps = chosen(effects(*whole), few=3)
     for step in steps:
         laptop, scene = set_up(tmp_path / str(step), embedded_server, embedded_server.port)
         done = struck(laptop, step, number, tmp_path / "count")

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from tests.faults.line import DOWN, UP, Fault, FaultyLine, Way
+from orchestrator.connection.ssh import SILENCE_LIMIT_S
+from tests.faults.line import DOWN, UP, Fault, FaultyLine, Kind, Way
 from tests.faults.points import chosen, only_in_faults, tell
 from tests.faults.scene import run_module, set_up, train_until_done
 from tests.faults.truth import Scene
@@ -232,3 +234,32 @@ def test_a_laptop_that_sleeps_while_its_line_is_given_up_goes_on(
             assert scene.lies_when_done() == [], offset
             assert len(list(scene.store.glob("runs/*-*"))) == 1, offset
     tell(f"asleep while the line is cut, {way}wards", len(offsets), "it goes on, or exit code 4")
+
+
+@only_in_faults
+@pytest.mark.parametrize("meanwhile", ["kept", "cut", "stall"])
+def test_a_follower_that_slept_longer_than_a_line_may_be_silent_follows_on(
+    embedded_server: SshServer, tmp_path: Path, meanwhile: Kind | Literal["kept"]
+) -> None:
+    go = tmp_path / "go"
+    with FaultyLine(embedded_server.port) as line:
+        laptop, scene = set_up(tmp_path, embedded_server, line.port)
+        laptop.add_job("b", script=SCRIPT)
+        with laptop.start("b", "--remote", "far", "-p", f"until={go}") as process:
+            wait_until(lambda: is_awaited(go), "the script")
+            os.kill(process.pid, signal.SIGSTOP)
+            if meanwhile != "kept":
+                line.arm(Fault(meanwhile, DOWN, 0))
+                wait_until(lambda: line.has_struck, "the fault")
+            time.sleep(SILENCE_LIMIT_S + 2.0)
+            os.kill(process.pid, signal.SIGCONT)
+            # Only when it is awake can it take part in the end.
+            time.sleep(SILENCE_LIMIT_S + 2.0 if meanwhile == "stall" else 2.0)
+            go.touch()
+            said = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == 0, said
+    assert ("connected to far again" in said) == (meanwhile != "kept"), said
+    assert "succeeded" in said
+    assert said.count("told") == 1
+    assert scene.lies_when_done() == []
+    tell(f"asleep for {SILENCE_LIMIT_S + 2:g} s, the line {meanwhile}", 1, "it follows on")

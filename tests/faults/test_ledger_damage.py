@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import LedgerDamaged, LedgerError
-from orchestrator.ledger import TABLES, Ledger, SessionFact
-from orchestrator.ledgerschema import STEPS
-from orchestrator.rebuild import Rebuilt, rebuild
+from orchestrator.records.ledger import TABLES, Ledger, SessionFact
+from orchestrator.records.ledgerschema import STEPS
+from orchestrator.records.rebuild import Rebuilt, rebuild
 from tests.faults.points import chosen, tell
 from tests.faults.scene import set_up, train_until_done
 from tests.faults.statements import before_each_statement
@@ -246,7 +246,7 @@ WRITE = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from orchestrator.ledger import Ledger, SessionFact
+from orchestrator.records.ledger import Ledger, SessionFact
 
 with Ledger.open(Path(sys.argv[1])) as ledger:
     for number in range(3):
@@ -400,7 +400,7 @@ def test_a_folder_in_its_place_and_a_newer_one_are_refused_and_left_alone(past: 
 def test_one_that_is_locked_is_waited_for_and_not_taken_for_damaged(
     past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ledgerschema.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("orchestrator.records.ledgerschema.BUSY_TIMEOUT_S", 0.01)
     with closing(sqlite3.connect(past.ledger, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")

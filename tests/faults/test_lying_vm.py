@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.spec import EnvSpec
+from orchestrator.settings.spec import EnvSpec
 from tests.faults.command import MEMORY_LIMIT_BYTES, Done, train
 from tests.faults.lies import LIES
 from tests.faults.points import chosen, tell

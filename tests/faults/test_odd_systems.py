@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tests.laptop
-from orchestrator.spec import EnvSpec
+from orchestrator.settings.spec import EnvSpec
 from tests.faults import denied
 from tests.faults.disk import read_only
 from tests.faults.points import chosen, only_in_faults, tell

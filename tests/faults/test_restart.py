@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.mirror import Mirrors
+from orchestrator.records.mirror import Mirrors
 from tests.faults.points import chosen, only_in_faults, tell
 from tests.faults.scene import set_up
 from tests.faults.truth import STARTS, Scene
@@ -273,7 +273,7 @@ def test_without_restart_an_evicted_run_has_failed(tmp_path: Path, vm: Rebootabl
     machines.await_attempt(0)
     (machines.run_folder / "notice").touch()
     wait_until(lambda: machines.state()["state"] == "failed", "its end")
-    assert "about to be taken away" in machines.state()["reason"]
+    assert "about to go off" in machines.state()["reason"]
 
 
 @only_in_faults

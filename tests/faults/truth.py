@@ -31,15 +31,22 @@ class Scene:
         workspace: of the laptop.
         ledger: the laptop's.
         home: of the user on the VM.
+        others: on the other hosts, where it is a pool.
     """
 
     workspace: Path
     ledger: Path
     home: Path
+    others: tuple[Path, ...] = ()
 
     @property
     def store(self) -> Path:
         return self.home / ".trainshed"
+
+    def found(self, pattern: str) -> list[Path]:
+        """In the stores of all hosts."""
+        homes = (self.home, *self.others)
+        return [path for home in homes for path in (home / ".trainshed").glob(pattern)]
 
     def lies(self) -> list[str]:
         """What must never be, whatever was killed or cut a moment ago."""
@@ -58,24 +65,24 @@ class Scene:
         return [*self.lies(), *self.left_over(), *self._unfinished()]
 
     def _contents(self) -> Iterator[str]:
-        for path in self.store.glob("objects/*/*"):
+        for path in self.found("objects/*/*"):
             # A name that begins with a dot is a file that was being written.
             if not path.name.startswith(".") and sha256(path) != path.name:
                 yield f"{path} has another content than it is named for"
 
     def _trees(self) -> Iterator[str]:
-        for path in self.store.glob("snapshots/*.json"):
+        for path in self.found("snapshots/*.json"):
             if sha256(path) != path.stem:
                 yield f"{path} is another tree than it is named for"
             for name, kind, size_bytes, digest, *_ in json.loads(path.read_bytes()):
-                content = self.store / "objects" / digest[:2] / digest
+                content = path.parent.parent / "objects" / digest[:2] / digest
                 if kind == "file" and (
                     not content.exists() or content.stat().st_size != size_bytes
                 ):
                     yield f"{path} is complete, but {name!r} of it is not there"
 
     def _runs(self) -> Iterator[str]:
-        for folder in self.store.glob("runs/*"):
+        for folder in self.found("runs/*"):
             if folder.name.startswith("."):
                 continue
             state = read(folder / "state.json")
@@ -89,8 +96,8 @@ class Scene:
                     yield f"{made} is not what was recorded at the run's end"
 
     def _starts(self) -> Iterator[str]:
-        file = self.home / STARTS
-        lines = file.read_text().splitlines() if file.exists() else []
+        files = [home / STARTS for home in (self.home, *self.others)]
+        lines = [line for f in files if f.exists() for line in f.read_text().splitlines()]
         for folder, count in Counter(lines).items():
             # Its folder is the run's tree.
             restarts = Path(folder).parent / "restarts"
@@ -110,9 +117,9 @@ class Scene:
 
     def _logs(self) -> Iterator[str]:
         for copy in self.workspace.glob(".train/runs/*/log"):
-            log = self.store / "runs" / copy.parent.name / "log"
-            if log.exists() and not log.read_bytes().startswith(copy.read_bytes()):
-                yield f"{copy} is not what the VM's log begins with"
+            for log in self.found(f"runs/{copy.parent.name}/log"):
+                if not log.read_bytes().startswith(copy.read_bytes()):
+                    yield f"{copy} is not what the VM's log begins with"
 
     def _ledger(self) -> Iterator[str]:
         if not self.ledger.exists():
@@ -143,7 +150,7 @@ class Scene:
     def left_over(self) -> Iterator[str]:
         for path in self.workspace.glob(".train/runs/*/partial/*"):
             yield f"{path} was left behind"
-        for path in self.store.glob("incoming/*"):
+        for path in self.found("incoming/*"):
             yield f"{path} was left behind"
 
     def _unfinished(self) -> Iterator[str]:
@@ -151,8 +158,8 @@ class Scene:
         for folder in (file.parent for file in self.workspace.glob(".train/runs/*/request.json")):
             if not (folder / "settled").exists():
                 yield f"{folder.name} is not settled"
-            state = read(self.store / "runs" / folder.name / "state.json")
-            if state is None or state["state"] not in FINAL:
+            states = map(read, self.found(f"runs/{folder.name}/state.json"))
+            if [state["state"] in FINAL for state in states] != [True]:
                 yield f"{folder.name} has no end on the VM"
 
 

@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator import grading
-from orchestrator.printable import one_line
+from orchestrator.grades import grading
+from orchestrator.screen.printable import one_line
 
 LIMIT_BYTES = 10**7
 HERE = Path(__file__).parent

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 
-from orchestrator.aws import Aws, _when
-from orchestrator.azure import Azure, AzureMachine
+from orchestrator.clouds.aws import Aws, _when
+from orchestrator.clouds.azure import Azure, AzureMachine
+from orchestrator.clouds.gcp import Gcp, GcpMachine
+from orchestrator.clouds.owncommand import Command
+from orchestrator.clouds.power import Machine, Power, Provider, Quote, SelfStop, Tariff
 from orchestrator.errors import CloudError, CloudRefused, NoCapacity
-from orchestrator.gcp import Gcp, GcpMachine
-from orchestrator.owncommand import Command
-from orchestrator.power import Machine, Power, Provider, Quote, SelfStop, Tariff
 from tests.clouds.world import AWS, AZURE, GCE, NoRoom, Order, Rules, State, World, WrongState
 from tests.money.stage import Stage
 
-# A machine that is started by a command of the user's own, which says on or off and no more.
-OWN = Rules("command", frozenset((State.STARTING, State.RUNNING, State.HALTING)), 0, 1,
+# A machine that is started by a command of the user's own, which says on or off and no more; it is
+# paid for until it is off.
+OWN = Rules("command", frozenset((State.STARTING, State.RUNNING, State.HALTING,
+                                  State.RELEASING)), 0, 1,
             halted_is_kept=False, notice_s=30.0)  # fmt: skip
 
 

@@ -10,18 +10,21 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
-from orchestrator.account import stints
-from orchestrator.billing import Paid, paid
-from orchestrator.ledger import Ledger
-from orchestrator.sessions import Session
+from orchestrator.clouds.power import Provenance
+from orchestrator.costs.account import stints
+from orchestrator.costs.billing import Paid, paid
+from orchestrator.costs.sessions import Session
+from orchestrator.records.ledger import Ledger
 from remote.guardrules import TICK_S
-from tests.clouds.meter import bill, billed_spans
+from tests.clouds.meter import billed_seconds, billed_spans
 from tests.clouds.world import State, World
 from tests.money.machine import Machine
 from tests.money.stage import START, seconds_of
 
 # What the rules give to a boot, to the last saving and to a look (`remote.guardrules`).
 SLACK_S = 60.0
+# Clouds count in whole seconds, and tell some of their times in them.
+STEP_S = 1.0
 _ALWAYS = (START - timedelta(days=1), START + timedelta(days=10_000))
 
 
@@ -106,12 +109,50 @@ def said(ledger: Ledger, remote: str, now: datetime) -> tuple[Fraction, bool]:
     return Fraction(total.amount or Decimal(0)), total.is_estimated
 
 
-def under_s(ledger: Ledger, remote: str, world: World, per_hour: Fraction) -> float:
-    """By how much it is below the meter, in seconds of price, where it does not say so."""
-    amount, is_estimated = said(ledger, remote, world.clock.now())
-    if is_estimated:
-        return 0.0
-    return float((bill(world, per_hour) - amount) / per_hour * 3600)
+def under_s(ledger: Ledger, remote: str, world: World) -> float:
+    """By how much the ledger is below the meter where it does not say so, in seconds of time.
+
+    Each known stint answers for what is metered from its start to the next one's.
+    """
+    now, _ = world.clock.now(), world.state
+    spans = tuple(billed_spans(world.history, world.rules))
+
+    def metered_s(start: datetime, end: datetime) -> float:
+        total = 0.0
+        for span in spans:
+            ended_at = span.ended_at or now
+            begin, until = max(span.started_at, start), min(ended_at, end)
+            total += max(0.0, (until - begin).total_seconds())
+            if start < ended_at <= end:  # what is rounded up counts where it ends
+                lasted = ended_at - span.started_at
+                total += billed_seconds(span, world.rules, now) - lasted.total_seconds()
+        return total
+
+    return max(metered_s(start, end) - said_s for start, end, said_s in _sure(ledger, remote, now))
+
+
+def _sure(ledger: Ledger, remote: str, now: datetime) -> Iterator[tuple[datetime, datetime, float]]:
+    """All times but those it estimates, and for how many seconds of each the ledger stands.
+
+    An estimated stint excuses no more than itself: from its start, or where that is the guess from
+    the end of the one before; to its end, or where that is to the start of the next one.
+    """
+    ends = {end.stint_id: end.provenance for end in ledger.stint_ends(remote)}
+    since: datetime | None = _ALWAYS[0]
+    over_at, said_s = _ALWAYS[0], 0.0
+    for fact, stint in zip(ledger.stints(remote), stints(ledger, remote, now), strict=True):
+        start = over_at if fact.provenance is Provenance.ESTIMATED else fact.started_at
+        if since is not None:
+            yield since, start, said_s
+        over_at = stint.ended_at
+        if not stint.is_estimated:
+            since, said_s = start, stint.paid.total_seconds()
+        elif ends.get(fact.id, Provenance.ESTIMATED) is Provenance.ESTIMATED:
+            since = None
+        else:
+            since, said_s = over_at, 0.0
+    if since is not None:
+        yield since, _ALWAYS[1], said_s
 
 
 def overrun_s(
@@ -174,7 +215,7 @@ def beyond_lease(machine: Machine, now_s: float) -> str:
         end_s = max(end_s, on_s)
         return now_s - end_s - length_s(machine.away, end_s, now_s) > SLACK_S
 
-    if keep.ends_in_s is not None and is_late(machine.asked_s + keep.ends_in_s):
+    if keep.ends_in_s is not None and is_late(machine.asked_s + keep.ends_in_s + machine.hidden_s):
         return f"{now_s - machine.asked_s - keep.ends_in_s:.0f} s after its hard end"
     if keep.idle_s is not None:
         active_s = max(machine.active_s, machine.on_s)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from random import Random
 from typing import Self, cast
 
-from orchestrator.console import Console
+from orchestrator.clouds.lifecycle import Clock
+from orchestrator.costs.paydesk import PayDesk
 from orchestrator.errors import ConnectError, ConnectionLost
-from orchestrator.lifecycle import Clock
-from orchestrator.link import Link
-from orchestrator.paydesk import PayDesk
-from orchestrator.spec import Remote
-from orchestrator.tell import Silence
+from orchestrator.screen.console import Console
+from orchestrator.screen.tell import Silence
+from orchestrator.settings.spec import Remote
+from orchestrator.vm.link import Link
 from remote.protocol import Done, HowKept, Keep, Kept, LetGo
 from tests.money.machine import Machine
 from tests.money.stage import Stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
+from remote.guardfolder import was_stopped
 from remote.guardrules import TICK_S, Act, Count, Limits, Look, advance, begin, decide
 from remote.protocol import Boot, Hello, Keep, Kept, Stop
 from tests.clouds.world import NoRoom, State, World, WrongState
@@ -56,6 +57,8 @@ class Machine:
     on_s: since when it is on, for the judge; None while it is off.
     asked_s: when it was told the terms it keeps, for the judge.
     away: when it was paid for and no guard could be there, likewise.
+    hidden_s: of the time since it was told its terms, what no clock of its own could show: its
+        clock was set back while it rebooted.
     kept_by_guard: by session, whether its guard could keep all the terms it was told.
     """
 
@@ -67,6 +70,8 @@ class Machine:
         self.on_s: float | None = None
         self.asked_s = 0.0
         self.away: list[tuple[float, float]] = []
+        self.hidden_s = 0.0
+        self._ticked = (0.0, 0.0)
         self.kept_by_guard: dict[str, bool] = {}
         self._asked = count(1)
         self._boots = 0
@@ -136,11 +141,11 @@ class Machine:
         if disk.keep is not None and disk.keep.session == call.session:
             before_s = disk.before_s
             if disk.beat is not None and disk.beat[0] == disk.asked:
-                before_s += advance(disk.beat[1], at).on_s
+                before_s += advance(disk.beat[1], at, was_stopped(disk.boots, disk.beat[1])).on_s
         disk.asked, disk.keep, disk.at, disk.before_s = next(self._asked), call, at, before_s
         disk.trouble = "" if call.how and self.traits.may_stop else "it has no right to"
         disk.fragile = "" if self.traits.comes_back else "neither systemd nor cron is there"
-        self.asked_s = self._stage.s
+        self.asked_s, self.hidden_s = self._stage.s, 0.0
         was_kept = self.kept_by_guard.get(call.session, True)
         self.kept_by_guard[call.session] = was_kept and not (disk.trouble or disk.fragile)
         self._touch()
@@ -219,7 +224,7 @@ class Machine:
         last = disk.beat[1]
         booted_s = last.wall_s - last.mono_s
         stopped = any(s.at_s >= booted_s and not s.trouble for s in disk.stops)
-        disk.boots = (*disk.boots, Boot(last.wall_s, last.mono_s, stopped))[-20:]
+        disk.boots = (*disk.boots, Boot(last.wall_s, last.mono_s, stopped, last.boot_id))[-20:]
         disk.noted = last.boot_id
 
     def _told_boots(self) -> tuple[Boot, ...]:
@@ -255,7 +260,15 @@ class Machine:
         limits = Limits(disk.keep.ends_in_s, disk.keep.paid_s, disk.keep.idle_s)
         look = self._look()
         self._is_touched = False
-        self._count = advance(self._count, look)
+        before, self._count = (
+            self._count,
+            advance(self._count, look, was_stopped(disk.boots, self._count)),
+        )
+        ticked_s, offset_s = self._ticked
+        if look.boot_id != before.boot_id and self.offset_s < offset_s:
+            counted_s = self._count.passed_s - before.passed_s
+            self.hidden_s += max(0.0, self._stage.s - ticked_s - counted_s)
+        self._ticked = self._stage.s, self.offset_s
         decision = decide(limits, self._count, look)
         disk.beat = (disk.asked, self._count, decision.why, decision.left_s)
         self._looks_s = self._stage.s + min(TICK_S, decision.look_in_s)

@@ -6,36 +6,21 @@ the address in `data/origin.txt`; the environment variable DATA_ORIGIN names a m
 """
 
 import gzip
-import os
-import sys
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 
-from jobs.preparing import write_npz
+from jobs.fetching import fetched, origin, write
 
 HERE = Path(__file__).parent
-ORIGIN = os.environ.get(
-    "DATA_ORIGIN", "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-)
-
-
-def fetched(name):
-    try:
-        with urllib.request.urlopen(ORIGIN + name, timeout=60) as answer:  # noqa: S310
-            return answer.read()
-    except OSError as error:
-        sys.exit(f"error: {ORIGIN}{name} cannot be fetched: {error}")
+ORIGIN = origin("https://storage.googleapis.com/tensorflow/tf-keras-datasets/")
 
 
 def numbers(name):
-    return np.frombuffer(gzip.decompress(fetched(name)), "uint8")
+    return np.frombuffer(gzip.decompress(fetched(ORIGIN + name)), "uint8")
 
 
 # Both are in the IDX format: a head of 16 bytes before pictures, of 8 before labels.
 x = numbers("t10k-images-idx3-ubyte.gz")[16:].reshape(-1, 28, 28)
 y = numbers("t10k-labels-idx1-ubyte.gz")[8:]
-write_npz(HERE / "heldout.npz", x=x, y=y)
-(HERE / "data").mkdir(exist_ok=True)
-(HERE / "data" / "origin.txt").write_text(ORIGIN + "\n")
+write(HERE, ORIGIN, x=x, y=y)

@@ -1,0 +1,1 @@
+"""The way to a machine: SSH, keys, and who is who."""

@@ -1,0 +1,1 @@
+"""What machines and runs cost: sessions, budgets, and what was paid for."""

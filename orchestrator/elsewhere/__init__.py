@@ -1,0 +1,1 @@
+"""Models that were trained where no remote of ours is."""

@@ -1,0 +1,1 @@
+"""Exams: a clock, five categories, and marks."""

@@ -1,0 +1,1 @@
+"""Runs on several hosts that work on one thing."""

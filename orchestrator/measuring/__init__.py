@@ -1,0 +1,1 @@
+"""Which machine is worth its price: five workloads measured on each, and what follows."""

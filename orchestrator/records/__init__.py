@@ -1,0 +1,1 @@
+"""What the laptop keeps of runs: the ledger, the mirrors, the shelf."""

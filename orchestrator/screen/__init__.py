@@ -1,0 +1,1 @@
+"""What people see: text made harmless, tables, colours, progress."""

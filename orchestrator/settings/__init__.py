@@ -1,0 +1,1 @@
+"""What the user has said: train.yaml and remotes.yaml."""

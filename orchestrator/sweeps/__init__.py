@@ -1,0 +1,1 @@
+"""Many runs of one category whose parameters are looked for."""

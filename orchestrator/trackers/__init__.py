@@ -1,0 +1,1 @@
+"""Runs shown and kept by others: TensorBoard and MLflow."""
