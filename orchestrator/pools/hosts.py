@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Self
 
 from orchestrator.errors import ConnectError, ConnectionLost, Forbidden, Refused, TrainshedError
@@ -15,7 +15,7 @@ from orchestrator.roundtrip import RoundTrip
 from orchestrator.settings.config import find_pool, find_remote, load_workspace
 from orchestrator.settings.pool import Pool
 from orchestrator.vm.link import Link
-from remote.protocol import Room
+from remote.protocol import Done, Room
 
 # How often the config is read anew.
 _CONFIG_S = 5.0
@@ -42,8 +42,7 @@ class Hosts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in self:
-            host.close()
+        self.close()
 
     def __getitem__(self, name: str) -> Host:
         return self.by_name[name]
@@ -65,18 +64,43 @@ class Hosts:
         """Those that take runs."""
         return [host for host in self if host.takes_runs]
 
-    @contextmanager
-    def trying(self, host: Host) -> Iterator[Link]:
-        """Its line, for what the next look or the next command finds to be done again. If the host
-        does not answer, the rest of the block is passed over; if it refuses, that is told, too.
+    def try_at(self, host: Host, do: Callable[[Link], object]) -> bool:
+        """Do over its line what the next look or the next command finds to be done again; whether
+        it was done. That the host refuses is told.
         """
         try:
             with host.line() as link:
-                yield link
+                do(link)
         except (ConnectError, ConnectionLost):
-            pass
+            return False
         except Refused as no:
             self.say_once(str(no))
+            return False
+        return True
+
+    def try_call(self, host: Host, request: object) -> bool:
+        """The same of a request that is answered with `Done`."""
+        return self.try_at(host, lambda link: link.call(request, Done))
+
+    def have_fetched(self, run: Mirror, fetch: Callable[[Link], object]) -> bool:
+        """Over the line of the run's host; whether it is done, or refused for good, so that nobody
+        needs to try again.
+        """
+        host = self.of(run)
+        if not host.answers:
+            return False
+        try:
+            with host.line() as link:
+                fetch(link)
+        except (ConnectError, ConnectionLost):
+            return False
+        except Refused as no:
+            self._trip.leave_away(run, no)
+        return True
+
+    def close(self) -> None:
+        for host in self:
+            host.close()
 
     def read_config(self) -> None:
         """Hosts may have been added, drained or taken away; a config that is wrong just now changes

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from orchestrator.errors import ConnectError, ConnectionLost, Refused
 from orchestrator.pools.host import Host
@@ -38,7 +39,7 @@ from orchestrator.pools.work import Work
 from orchestrator.records.mirror import LOST, Mirror
 from orchestrator.roundtrip import RoundTrip
 from orchestrator.source.snapshot import Snapshot
-from remote.protocol import Done, GiveBack
+from remote.protocol import GiveBack
 
 # So many runs of one job may leave a host within a command.
 _MOST = 3
@@ -148,11 +149,10 @@ class Moving:
             if to is not None:
                 idle[to] = taken(need, idle[to])
             is_drained = not host.is_open and any(fits(need, room) for room in rooms.values())
-            if host.answers and (to is not None or is_drained):
-                with self._hosts.trying(host) as link:
-                    link.call(GiveBack(work.chief.run_id), Done)
-                    work.is_asked_back = True
-                    self._asked_back.add(work.chief)
+            is_wanted = host.answers and (to is not None or is_drained)
+            if is_wanted and self._hosts.try_call(host, GiveBack(work.chief.run_id)):
+                work.is_asked_back = True
+                self._asked_back.add(work.chief)
 
     def end_old(self) -> None:
         """Before the command leaves: what goes on elsewhere is ended wherever the host answers, and
@@ -161,8 +161,7 @@ class Moving:
         for mirror in self.old:
             host = self._hosts.of(mirror)
             if host.is_ready:
-                with self._hosts.trying(host) as link:
-                    host.end_over(link, [mirror])
+                self._hosts.try_at(host, partial(host.end_over, mirrors=[mirror]))
 
     def settle_old(self) -> None:
         """Take leave of those of which the end is known; what they made comes home like any."""

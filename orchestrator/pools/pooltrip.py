@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestrator.costs.money import priced_runs
-from orchestrator.errors import ConnectError, ConnectionLost, Interrupted, Refused
+from orchestrator.errors import Interrupted
 from orchestrator.grades.settling import Result
 from orchestrator.plan import Order
+from orchestrator.pools.host import Host
 from orchestrator.pools.sending import no_other_gang
-from orchestrator.pools.spread import Spread, few
+from orchestrator.pools.spread import PACE_S, Spread, few
 from orchestrator.pools.work import Work
 from orchestrator.records.mirror import Mirror
 from orchestrator.roundtrip import RoundTrip
@@ -20,10 +21,8 @@ from orchestrator.screen.tell import Silence
 from orchestrator.settings.pool import Pool
 from orchestrator.settings.spec import Job, Remote
 from orchestrator.source.snapshot import take_snapshot
+from orchestrator.vm.link import Link
 from remote.runfolder import Ended, State, chief_id, worker_name
-
-# Between two looks at what the feeds have brought.
-_PACE_S = 0.5
 
 
 class PoolTrip:
@@ -74,7 +73,7 @@ class PoolTrip:
         self._works[0].runs = runs
         with self._at_work(), self._trip.examining(runs):
             while self._goes_on():
-                time.sleep(_PACE_S)
+                time.sleep(PACE_S)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -84,8 +83,7 @@ class PoolTrip:
             except KeyboardInterrupt:
                 raise self._detached() from None
             finally:
-                for mirror in (*self._mirrors, *self._moving.old):
-                    self._trip.record_events(mirror)
+                self._spread.record(self._mirrors)
 
     @property
     def _mirrors(self) -> tuple[Mirror, ...]:
@@ -98,17 +96,23 @@ class PoolTrip:
             found = self._find_open()
         mirrors = [run for runs in found.values() for run in runs]
         met = self._hosts.rooms(list(self._hosts))
-        for host in map(self._hosts.__getitem__, met):
-            moved = [mirror for mirror in self._moving.old if self._hosts.of(mirror) is host]
-            known = [m for m in mirrors if self._hosts.of(m) is host and m.was_heard_of]
-            if moved or known:
-                with self._hosts.trying(host) as link:
-                    host.end_over(link, moved)
-                    self._trip.look(link, known, Silence())
+        for name in met:
+            self._take_up(self._hosts[name], mirrors)
         # As after any interruption: one that was lost meanwhile is begun anew.
         found = self._find_open()
         for work in self._works:
             work.runs = found.get(work.job.name, ())
+
+    def _take_up(self, host: Host, mirrors: Sequence[Mirror]) -> None:
+        moved = [mirror for mirror in self._moving.old if self._hosts.of(mirror) is host]
+        known = [m for m in mirrors if self._hosts.of(m) is host and m.was_heard_of]
+
+        def look(link: Link) -> None:
+            host.end_over(link, moved)
+            self._trip.look(link, known, Silence())
+
+        if moved or known:
+            self._hosts.try_at(host, look)
 
     def _find_open(self) -> dict[str, tuple[Mirror, ...]]:
         orders = [replace(self._order, remote=host.remote) for host in self._hosts]
@@ -126,14 +130,14 @@ class PoolTrip:
                 raise self._hosts.nobody()
             self._watch()
             self._moving.settle_old()
-            time.sleep(_PACE_S)
+            time.sleep(PACE_S)
 
     def _follow(self) -> None:
         """Until all work is home."""
         self._spread.is_under_way = True
         while self._goes_on():
             self._spread.go_on(self._snapshot)
-            time.sleep(_PACE_S)
+            time.sleep(PACE_S)
 
     def _goes_on(self) -> bool:
         """Take home what has ended; whether there is more."""
@@ -198,22 +202,16 @@ class PoolTrip:
                         )
 
     def _is_brought(self, work: Work, run: Mirror) -> bool:
-        host = self._hosts.of(run)
-        if host.answers:
-            try:
-                with host.line() as link:
-                    # The end may have come before the last of the log.
-                    self._trip.look(link, [run], Silence())
-                    work.tell_log(self._tell)
-                    self._tell.log_ends(run.request.label)
-                    self._trip.take_home(link, run)
-                    return True
-            except (ConnectError, ConnectionLost):
-                return False
-            except Refused as no:
-                self._trip.leave_away(run, no)
-                return True
-        return host.is_dead and self._trip.is_home(run)
+        def fetch(link: Link) -> None:
+            # The end may have come before the last of the log.
+            self._trip.look(link, [run], Silence())
+            work.tell_log(self._tell)
+            self._tell.log_ends(run.request.label)
+            self._trip.take_home(link, run)
+
+        if self._hosts.have_fetched(run, fetch):
+            return True
+        return self._hosts.of(run).is_dead and self._trip.is_home(run)
 
     def _detached(self) -> Interrupted:
         """What goes on, and what nobody sees to meanwhile."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import partial
 
 from orchestrator.errors import ConnectError, ConnectionLost, Refused, UsageError
 from orchestrator.filelock import alone
@@ -60,10 +61,8 @@ class Sending:
         """Have these ended, as far as their hosts answer."""
         for run in runs:
             host = self._hosts.of(run)
-            if host.is_ready:
-                with self._hosts.trying(host) as link:
-                    host.take_back(link, run)
-                    run.settle()
+            if host.is_ready and self._hosts.try_at(host, partial(host.take_back, mirror=run)):
+                run.settle()
 
     def _submit(self, host: Host, snapshot: Snapshot, mirrors: list[Mirror]) -> Future[Link]:
         requests = tuple(mirror.request for mirror in mirrors)

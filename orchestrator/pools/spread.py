@@ -22,6 +22,8 @@ from orchestrator.settings.spec import Job
 from orchestrator.source.snapshot import Snapshot
 from remote.protocol import Room
 
+# Between two looks at what the feeds have brought.
+PACE_S = 0.5
 # How often hosts with nothing to do are asked for their room: it may cost them an nvidia-smi.
 _STEAL_S = 2.0
 # How long runs are waited for of which only hosts know that do not answer.
@@ -39,6 +41,7 @@ class Spread:
     """
 
     def __init__(self, trip: RoundTrip, pool: Pool, check: Callable[[Order], object]) -> None:
+        self._trip = trip
         self._tell = trip.tell
         self._pool = pool
         self._check = check
@@ -74,6 +77,11 @@ class Spread:
             followed.setdefault(self.hosts.of(mirror), []).append(mirror)
         for host, mirrors in followed.items():
             host.follow(mirrors)
+
+    def record(self, runs: Iterable[Mirror]) -> None:
+        """In the ledger, what became of these, and of what was moved."""
+        for mirror in (*runs, *self.moving.old):
+            self._trip.record_events(mirror)
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Once more: as the config has the hosts by now, have all sent to where it begins first."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Self
 
-from orchestrator.errors import ConnectError, ConnectionLost, Refused, TrainshedError
+from orchestrator.errors import TrainshedError
 from orchestrator.plan import Order
-from orchestrator.pools.spread import Spread
+from orchestrator.pools.spread import PACE_S, Spread
 from orchestrator.pools.work import Work
 from orchestrator.records.mirror import Mirror
 from orchestrator.roundtrip import RoundTrip
@@ -21,10 +20,7 @@ from orchestrator.screen.tell import Silence
 from orchestrator.settings.pool import Pool
 from orchestrator.settings.spec import Remote
 from orchestrator.source.snapshot import Snapshot
-from remote.protocol import Cancel, Done
-
-# Between two looks at what the feeds have brought.
-_PACE_S = 0.5
+from remote.protocol import Cancel
 
 
 class OnPool:
@@ -58,9 +54,8 @@ class OnPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in self._hosts:
-            host.close()
-        self._record()
+        self._hosts.close()
+        self._spread.record(self._followed)
 
     @property
     def name(self) -> str:
@@ -105,12 +100,8 @@ class OnPool:
         self._spread.follow(runs)
         self._spread.moving.settle_old()
         self._spread.check_hope(runs)
-        time.sleep(_PACE_S)
-        self._record()
-
-    def _record(self) -> None:
-        for mirror in (*self._followed, *self._spread.moving.old):
-            self._trip.record_events(mirror)
+        time.sleep(PACE_S)
+        self._spread.record(runs)
 
     def has_ended(self, run: Mirror, *, may_move: bool) -> bool:
         if not run.ended or (may_move and self._spread.moving.why_of(run)):
@@ -118,33 +109,22 @@ class OnPool:
         if run.is_given_back or run.settled:
             return True
         host = self._hosts.of(run)
-        if host.answers:
-            with self._hosts.trying(host) as link:
-                # The end may have come before the last of what it told.
-                self._trip.look(link, [run], Silence())
-                return run.ended
-        return False
+        # The end may have come before the last of what it told.
+        return (
+            host.answers
+            and self._hosts.try_at(host, lambda link: self._trip.look(link, [run], Silence()))
+            and run.ended
+        )
 
     def end(self, run: Mirror) -> None:
+        if run in self._asked_to_end:
+            return
         host = self._hosts.of(run)
-        if host.answers and run not in self._asked_to_end:
-            with self._hosts.trying(host) as link:
-                link.call(Cancel(run.run_id), Done)
-                self._asked_to_end.add(run)
+        if host.answers and self._hosts.try_call(host, Cancel(run.run_id)):
+            self._asked_to_end.add(run)
 
     def take_home(self, run: Mirror) -> None:
         is_over = self._trip.is_home(run)
         while not is_over:
             self.look([run])
-            is_over = self._is_brought(run)
-
-    def _is_brought(self, run: Mirror) -> bool:
-        host = self._hosts.of(run)
-        if host.answers:
-            with suppress(ConnectError, ConnectionLost), host.line() as link:
-                try:
-                    self._trip.catch_up(link, [run])
-                except Refused as no:
-                    self._trip.leave_away(run, no)
-                return True
-        return False
+            is_over = self._hosts.have_fetched(run, lambda link: self._trip.catch_up(link, [run]))
