@@ -22,20 +22,14 @@ Json = dict[str, Any]
 def remotes_table(remotes: Iterable[Remote]) -> Table:
     made = Table("remote", "reached at", ">per hour", "gpus", "~python")
     for remote in remotes:
-        price = remote.price
         # What a pool does not say, each of its hosts may say for itself.
-        unsaid = ("", "", "") if remote.hosts else ("unknown", "auto", remote.python)
-        made.add_row(
-            remote.name,
-            _place(remote),
-            (
-                format_money(price.per_hour, price.currency) + (" a GPU" if remote.slurm else "")
-                if price
-                else unsaid[0]
-            ),
-            unsaid[1] if remote.gpus is None else str(remote.gpus),
-            remote.env.python or unsaid[2],
-        )
+        price, gpus, python = ("", "", "") if remote.hosts else ("unknown", "auto", remote.python)
+        if remote.price is not None:
+            price = format_money(remote.price.per_hour, remote.price.currency)
+            price += " a GPU" if remote.slurm else ""
+        if remote.gpus is not None:
+            gpus = str(remote.gpus)
+        made.add_row(remote.name, _place(remote), price, gpus, remote.env.python or python)
     return made
 
 
