@@ -88,7 +88,9 @@ class Laptop:
 
     @contextlib.contextmanager
     def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that goes on while the test does something else."""
+        """A command that goes on while the test does something else; what it said is added to
+        what fails meanwhile.
+        """
         with subprocess.Popen(
             [*TRAIN, *words],
             cwd=self.root,
@@ -101,6 +103,11 @@ class Laptop:
         ) as process:
             try:
                 yield process
+            except AssertionError as error:
+                process.kill()
+                if process.stderr is not None and not process.stderr.closed:
+                    error.add_note(f"the command said:\n{process.stderr.read()}")
+                raise
             finally:
                 process.kill()
 

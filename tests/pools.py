@@ -212,6 +212,19 @@ class LabPool:
         runs = {run: n for n, host in enumerate(self.hosts) for run in host.starts}
         return {run.rsplit("-", 3)[0]: n for run, n in runs.items()}
 
+    def detach_three(self) -> tuple[Mirror, int]:
+        """Have a command leave the jobs a, b and c behind, of which the two hosts run one each: the
+        run that waits, and its host, when the other has nothing to do.
+        """
+        with self.train("--detach") as process:
+            assert end_of(process)[0] == 0
+        wait_until(lambda: len(self.places()) == 2, "the first two")
+        (waiting,) = set("abc") - self.places().keys()
+        (mirror,) = [m for m in self.mirrors.values() if m.request.job == waiting]
+        where = self.place_of(mirror)
+        self.open(*(job for job, place in self.places().items() if place != where))
+        return mirror, where
+
     def place_of(self, mirror: Mirror) -> int:
         """The host that has a run."""
         found = [n for n, host in enumerate(self.hosts) if (host.runs / mirror.run_id).exists()]

@@ -173,14 +173,7 @@ def test_a_move_that_was_cut_off_is_finished_by_the_next_command(
 ) -> None:
     with LabPool(tmp_path, [1, 1]) as lab:
         lab.add_jobs("a", "b", "c")
-        with lab.train("--detach") as process:
-            assert end_of(process)[0] == 0
-        wait_until(lambda: len(lab.places()) == 2, "the first two")
-        (waiting,) = set("abc") - lab.places().keys()
-        # On the other host, so that it has nothing to do.
-        (mirror,) = [m for m in lab.mirrors.values() if m.request.job == waiting]
-        where = lab.place_of(mirror)
-        lab.open(*(job for job, place in lab.places().items() if place != where))
+        waiting = lab.detach_three()[0].request.job
         monkeypatch.setenv("DIE_AT", point)
         with lab.train() as process:
             code, said = end_of(process)
@@ -203,13 +196,8 @@ def test_what_a_host_gave_back_is_begun_once_by_a_command_on_that_host_alone(
 ) -> None:
     with LabPool(tmp_path, [1, 1]) as lab:
         lab.add_jobs("a", "b", "c")
-        with lab.train("--detach") as process:
-            assert end_of(process)[0] == 0
-        wait_until(lambda: len(lab.places()) == 2, "the first two")
-        (waiting,) = set("abc") - lab.places().keys()
-        (old,) = [m for m in lab.mirrors.values() if m.request.job == waiting]
-        where = lab.place_of(old)
-        lab.open(*(job for job, place in lab.places().items() if place != where))
+        old, where = lab.detach_three()
+        waiting = old.request.job
         monkeypatch.setenv("DIE_AT", "orchestrator.records.mirror:Mirror.note_successor")
         with lab.train() as process:
             assert end_of(process)[0] == 9
