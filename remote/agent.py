@@ -310,7 +310,7 @@ class Agent:
         return list_runs(self.store), b""
 
     def _cancel(self, call: protocol.Cancel, body: bytes) -> _Answer:
-        cancel(self.store, call.run_id, call.fallen)
+        cancel(self.store, call.run_id, call.fallen, call.why)
         return protocol.Done(), b""
 
     def _give_back(self, call: protocol.GiveBack, body: bytes) -> _Answer:

@@ -20,7 +20,15 @@ from remote.listing import by_name, changing
 from remote.lock import take
 from remote.record import from_bytes, to_bytes
 from remote.restart import counted_restart, first_state, read_state
-from remote.runfolder import Artifacts, RunFolder, RunRequest, Slurm, State, gang_folders
+from remote.runfolder import (
+    Artifacts,
+    RunFolder,
+    RunRequest,
+    Slurm,
+    State,
+    gang_folders,
+    why_cancelled,
+)
 from remote.store import Store
 from remote.terms import job_options, job_script
 from remote.trouble import SlurmTrouble
@@ -156,7 +164,7 @@ def withdraw(store: Store, run: RunFolder) -> None:
         if not state.state.final:
             replace_file(run.artifacts, to_bytes(Artifacts(())))
             end = state._replace(
-                state=State.CANCELLED, reason="cancelled by the user", ended_at=clock.now()
+                state=State.CANCELLED, reason=why_cancelled(run), ended_at=clock.now()
             )
             replace_file(run.state, to_bytes(end))
     finally:

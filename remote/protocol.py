@@ -368,11 +368,13 @@ class Cancel(NamedTuple):
     """Ask a run to end. Durable: the run sees it, whatever happens to the line.
 
     Attributes:
-        fallen: the one of its gang that it is ended for; None where the user wants it.
+        fallen: the one of its gang that it is ended for.
+        why: the reason of its end, if it is one that run folders know; else the user wants it.
     """
 
     run_id: str
     fallen: Optional[Ended] = None
+    why: str = ""
 
 
 class GiveBack(NamedTuple):

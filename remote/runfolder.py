@@ -22,8 +22,12 @@ _WORKER = re.compile(r"\.w[1-9][0-9]*\Z")
 
 STAYS_ON = "stays on"
 
-# Why a run is `cancelled` that was given back before it began, or ended for one elsewhere.
+# Why a run is `cancelled`: what stands in `reason`.
+BY_USER = "cancelled by the user"
+# It was given back before it began, or ended for one elsewhere.
 GIVEN_BACK = "given to another host"
+BY_SWEEP = "ended by its sweep"
+SESSION_OVER = "its session was over"
 
 
 class State(enum.Enum):
@@ -251,8 +255,8 @@ class RunFolder(NamedTuple):
 
     @property
     def cancel(self) -> Path:
-        """It is to end; in it stands GIVEN_BACK where that is why, or the `Ended` of its gang that
-        it ends for; nothing where the user wants it.
+        """It is to end; in it stands GIVEN_BACK, BY_SWEEP or SESSION_OVER where that is why, or the
+        `Ended` of its gang that it ends for; nothing where the user wants it.
         """
         return self.path / "cancel"
 
@@ -309,6 +313,16 @@ def why_lost(state: RunState, boot_id: str) -> str:
     if state.reason and state.state is not State.QUEUED:
         return f"{state.reason} {where}"
     return f"its supervisor was killed {where}"
+
+
+def why_cancelled(run: RunFolder) -> str:
+    """What the file `cancel` says, as far as it is one of the reasons above."""
+    try:
+        why = run.cancel.read_bytes()
+    except OSError:
+        return BY_USER
+    known = {word.encode("ascii"): word for word in (GIVEN_BACK, BY_SWEEP, SESSION_OVER)}
+    return known.get(why, BY_USER)
 
 
 def worker_id(chief: str, rank: int) -> str:

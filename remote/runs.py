@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Dict, List, Optional, Sequence, Tuple
@@ -116,17 +117,20 @@ def list_runs(store: Store) -> News:
     return News(tuple(report for report in reports if report is not None), (), ())
 
 
-def cancel(store: Store, run_id: str, fallen: Optional[Ended] = None) -> None:
-    """Leave word for the run's supervisor; a run that has ended stays as it is.
+def cancel(store: Store, run_id: str, fallen: Optional[Ended] = None, why: str = "") -> None:
+    """Leave word for the run's supervisor; a run that has ended stays as it is, and a word that was
+    left before.
 
     Args:
         fallen: the one of its gang that it is ended for.
+        why: see `protocol.Cancel`.
     """
     folder = run_folder(store, run_id)
-    if fallen is not None and not folder.cancel.exists():
-        replace_file(folder.cancel, to_bytes(fallen))
-    else:
-        folder.cancel.touch()
+    word = why.encode("utf-8") if fallen is None else to_bytes(fallen)
+    if word and not folder.cancel.exists():
+        with suppress(OSError):  # on a full disk it ends without a reason
+            replace_file(folder.cancel, word)
+    folder.cancel.touch()
     if folder.job.exists():
         from remote.handin import withdraw
 

@@ -37,6 +37,7 @@ from remote.record import Malformed, from_bytes, to_bytes
 from remote.restart import first_state, has_run, may_restart, ran_before_s
 from remote.room import give_back, is_full, say_full, why_full
 from remote.runfolder import (
+    BY_USER,
     GIVEN_BACK,
     MODEL_SUFFIXES,
     STAYS_ON,
@@ -48,6 +49,7 @@ from remote.runfolder import (
     RunRequest,
     RunState,
     State,
+    why_cancelled,
     why_lost,
 )
 from remote.sampler import Sampler
@@ -59,7 +61,6 @@ from remote.trouble import SlurmTrouble
 
 _POLL_S = 0.1
 _QUEUE_POLL_S = 0.5
-_CANCELLED = "cancelled by the user"
 _STATE_RETRY_S = 5.0
 _REAP_S = 1.0
 # Fresh frameworks over a slow line take ten minutes. What takes longer (a dead mirror, a pip that
@@ -463,15 +464,9 @@ class Supervisor:
 
     def _asked_to_end(self) -> Stopped:
         try:
-            why = self.folder.cancel.read_bytes()
-        except OSError:
-            why = b""
-        if why == GIVEN_BACK.encode("ascii"):
-            return Stopped(State.CANCELLED, GIVEN_BACK)
-        try:
-            return _fallen_with(from_bytes(Ended, why))
-        except Malformed:
-            return Stopped(State.CANCELLED, _CANCELLED)
+            return _fallen_with(from_bytes(Ended, self.folder.cancel.read_bytes()))
+        except (OSError, Malformed):
+            return Stopped(State.CANCELLED, why_cancelled(self.folder))
 
     def _told_to_stop(self) -> Stopped:
         for ended in ended_others(self.folder, self.request):
@@ -509,7 +504,7 @@ class Supervisor:
 def _fallen_with(ended: Ended) -> Stopped:
     """None of a gang goes on without the others."""
     if ended.state is State.CANCELLED:
-        return Stopped(State.CANCELLED, _CANCELLED)
+        return Stopped(State.CANCELLED, BY_USER)
     late = ended.state is State.TIMED_OUT
     return Stopped(
         State.TIMED_OUT if late else State.FAILED,

@@ -21,6 +21,7 @@ from orchestrator.screen.tell import Silence
 from orchestrator.settings.spec import Limits, Price, Remote
 from orchestrator.vm.link import Link
 from remote.protocol import Cancel
+from remote.runfolder import SESSION_OVER
 
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 REMOTE = Remote("k80", "203.0.113.7", price=Price(Decimal("0.60")), budget=Limits())
@@ -90,7 +91,7 @@ def test_runs_that_go_on_past_the_end_are_ended_a_minute_after_it(ledger: Ledger
     assert following.asked.calls == []
     following.look(61.2)
     following.look(62)
-    assert following.asked.calls == [Cancel("a-1")]
+    assert following.asked.calls == [Cancel("a-1", why=SESSION_OVER)]
     assert "the session's end has passed and runs go on" in following.told.warnings[0]
 
 
@@ -105,7 +106,7 @@ def test_a_config_that_is_wrong_just_now_ends_nothing_and_is_read_again(
     (tmp_path / "remotes.yaml").unlink()
     following.look(62)
     following.look(64)
-    assert following.asked.calls == [Cancel("a-1")]
+    assert following.asked.calls == [Cancel("a-1", why=SESSION_OVER)]
 
 
 def test_a_used_up_budget_is_an_end_and_without_a_session_nothing_is(ledger: Ledger) -> None:

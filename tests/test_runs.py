@@ -29,7 +29,16 @@ from remote import clock
 from remote.lock import is_held, take
 from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Submit, Submitted
 from remote.record import from_bytes, to_bytes
-from remote.runfolder import Artifacts, RunRequest, RunState, State
+from remote.runfolder import (
+    BY_SWEEP,
+    BY_USER,
+    GIVEN_BACK,
+    SESSION_OVER,
+    Artifacts,
+    RunRequest,
+    RunState,
+    State,
+)
 from remote.supervisor import Removed, Supervisor
 from tests.forks import fork
 from tests.servers import SshServer
@@ -270,6 +279,19 @@ def test_a_cancelled_run_ends_with_all_its_processes(vm: Vm) -> None:
     assert not vm.pids("sleep")
     link.call(Cancel("run"), Done)
     assert state_of(vm) == ended
+
+
+@pytest.mark.parametrize("why", [BY_USER, BY_SWEEP, SESSION_OVER, "a sentence of its own"])
+def test_who_ended_a_run_is_told_and_the_first_word_stands(vm: Vm, why: str) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, "sleep 31")
+    await_state(vm, State.RUNNING)
+    link.call(Cancel("run", why=why), Done)
+    link.call(Cancel("run", why=GIVEN_BACK), Done)
+    (report,) = vm.finish(link, mirror)
+    assert report.state is not None
+    known = why if why in (BY_SWEEP, SESSION_OVER) else BY_USER
+    assert (report.state.state, report.state.reason) == (State.CANCELLED, known)
 
 
 def test_a_run_that_ignores_the_warning_is_killed_after_its_grace(vm: Vm) -> None:

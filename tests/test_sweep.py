@@ -215,7 +215,9 @@ def test_a_trial_with_a_poor_curve_is_cancelled_and_told_as_pruned(sweeper: Swee
     told = sweeper.laptop.json(*sweeper.words(*heights, hangs="0.1"))
 
     assert sweeper.states(told)["0.1"] == "pruned"
-    assert sweeper.laptop.states()[told["trials"][5]["run"]] == "cancelled"
+    poor = told["trials"][5]["run"]
+    (row,) = [row for row in sweeper.laptop.json("status", "--all") if row["run"] == poor]
+    assert (row["state"], row["reason"]) == ("cancelled", "ended by its sweep")
     assert set(sweeper.states(told).values()) == {"complete", "pruned"}
 
 

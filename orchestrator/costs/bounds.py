@@ -20,6 +20,7 @@ from orchestrator.screen.tell import Teller
 from orchestrator.settings.spec import Remote
 from orchestrator.vm.link import Link
 from remote.protocol import Cancel, Done
+from remote.runfolder import SESSION_OVER
 
 # How often the ledger is asked.
 _LOOK_S = 5.0
@@ -70,7 +71,7 @@ class Bounds:
         """While they are followed, with a link that works."""
         for mirror in self.overdue():
             with suppress(Refused):
-                link.call(Cancel(mirror.run_id), Done)
+                link.call(Cancel(mirror.run_id, why=SESSION_OVER), Done)
 
     def overdue(self) -> tuple[Mirror, ...]:
         """Tell what is new, every few seconds.

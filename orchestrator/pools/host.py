@@ -31,7 +31,7 @@ from orchestrator.settings.spec import Remote
 from orchestrator.vm.link import Link
 from orchestrator.watch.feed import Feed
 from remote.protocol import Cancel, Capacity, Done, GiveBack, Room
-from remote.runfolder import Ended
+from remote.runfolder import SESSION_OVER, Ended
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Host:
         self._told_to_end: set[Mirror] = set()
         self._unknown: set[Mirror] = set()
         self._kept: set[Mirror] = set()
-        self._to_end: dict[Mirror, Ended | None] = {}
+        self._to_end: dict[Mirror, Cancel] = {}
         self._followed: list[Mirror] = []
         self._bounds: Bounds | None = None
         self._heard_s = time.monotonic()
@@ -118,7 +118,7 @@ class Host:
                 tell = Named(self._trip.tell, self.name)
                 self._bounds = Bounds(self._trip.ledger, self.remote, self._followed, tell)
             for mirror in self._bounds.overdue():
-                self.end_for(mirror, None)
+                self._to_end[mirror] = Cancel(mirror.run_id, why=SESSION_OVER)
 
     def ask(self, do: Callable[[Link], T]) -> Future[T]:
         """Do it over its line, in a thread that nobody has to wait for. Only if it is ready."""
@@ -169,11 +169,9 @@ class Host:
             raise
         self._heard_s = time.monotonic()
 
-    def end_for(self, mirror: Mirror, fallen: Ended | None) -> None:
-        """Have it told, as soon as it answers, to end a run, because of another of its gang if one
-        is named.
-        """
-        self._to_end[mirror] = fallen
+    def end_for(self, mirror: Mirror, fallen: Ended) -> None:
+        """Have it told, as soon as it answers, to end a run because of another of its gang."""
+        self._to_end[mirror] = Cancel(mirror.run_id, fallen)
 
     def end_over(self, link: Link, mirrors: Sequence[Mirror]) -> None:
         """First of all, what other hosts have by now is ended here, lest it is done twice; and what
@@ -195,7 +193,7 @@ class Host:
         if mirror.successor is not None:
             self.take_back(link, mirror)
         elif mirror in self._to_end:
-            link.call(Cancel(mirror.run_id, self._to_end[mirror]), Done)
+            link.call(self._to_end[mirror], Done)
             self._told_to_end.add(mirror)
 
     def take_back(self, link: Link, mirror: Mirror) -> None:

@@ -19,6 +19,7 @@ from orchestrator.source.snapshot import Snapshot
 from orchestrator.vm.follow import reconnect
 from orchestrator.vm.link import Link
 from remote.protocol import Cancel, Done
+from remote.runfolder import BY_SWEEP
 
 # How long the VM waits for something new before it says that there is nothing.
 _WAIT_S = 2.0
@@ -96,7 +97,7 @@ class OnMachine:
     def end(self, run: Mirror) -> None:
         def ask(link: Link) -> None:
             with suppress(Refused):
-                link.call(Cancel(run.run_id), Done)
+                link.call(Cancel(run.run_id, why=BY_SWEEP), Done)
 
         if run not in self._asked_to_end:
             self._over_line(ask)

@@ -21,6 +21,7 @@ from orchestrator.settings.pool import Pool
 from orchestrator.settings.spec import Remote
 from orchestrator.source.snapshot import Snapshot
 from remote.protocol import Cancel
+from remote.runfolder import BY_SWEEP
 
 
 class OnPool:
@@ -120,7 +121,7 @@ class OnPool:
         if run in self._asked_to_end:
             return
         host = self._hosts.of(run)
-        if host.answers and self._hosts.try_call(host, Cancel(run.run_id)):
+        if host.answers and self._hosts.try_call(host, Cancel(run.run_id, why=BY_SWEEP)):
             self._asked_to_end.add(run)
 
     def take_home(self, run: Mirror) -> None:
