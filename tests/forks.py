@@ -70,14 +70,15 @@ def killed_at_each_step(
 
 
 def _do_until(step: int, action: Callable[[int], object]) -> None:
-    effects = before_each_change(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    next(effects)
+    before_each_change(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     action(step)
 
 
-def before_each_change(step: int, strike: Callable[[], object]) -> Iterator[int]:
-    """Call `strike` just before this process's step-th change of the file system, from now on;
-    yields how many there were so far.
+def before_each_change(step: int, strike: Callable[[], object]) -> Callable[[], int]:
+    """Call `strike` just before this process's step-th change of the file system, from now on.
+
+    Returns:
+        What tells how many there were so far, to any thread.
     """
     changes = frozenset(_CHANGES.split())
     count = 0
@@ -91,8 +92,7 @@ def before_each_change(step: int, strike: Callable[[], object]) -> Iterator[int]
             strike()
 
     sys.addaudithook(watch)
-    while True:
-        yield count
+    return lambda: count
 
 
 def _writes(arguments: tuple[object, ...]) -> bool:

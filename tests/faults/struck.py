@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,10 +33,9 @@ def main() -> NoReturn:
     others = 0
     is_over = False
     changes = before_each_change(sys.maxsize, lambda: None)
-    next(changes)
 
     def effects() -> int:
-        return next(changes) + others
+        return changes() + others
 
     @_once
     def strike() -> None:
@@ -78,7 +78,7 @@ def _once(action: Callable[[], object]) -> Callable[[], None]:
     left = [action]
 
     def act() -> None:
-        if left:
+        with suppress(IndexError):  # more than one thread has effects
             left.pop()()
 
     return act
