@@ -240,7 +240,8 @@ class RoundTrip:
 
     def _mark_submitted(self, link: Link, mirrors: Iterable[Mirror]) -> None:
         """The VM has them, which is paid for from now on, even if it never speaks again."""
-        new = [mirror for mirror in mirrors if mirror.seen is None]
+        # Another command may have asked in the moment before they were started.
+        new = [m for m in mirrors if m.seen is None or m.verdict == LOST]
         now, queued = datetime.now(UTC), State.QUEUED.value
         # At once, since each time the disk is waited for; and first, since of a mirror that has
         # been seen it is not done again.

@@ -298,7 +298,7 @@ class Agent:
     def _events(self, call: protocol.Events, body: bytes) -> _Answer:
         from remote.events import read_events
 
-        return read_events(run_folder(self.store, call.run_id), call)
+        return read_events(run_folder(self.store, call.run_id), call, self.tick)
 
     def _board(self, call: protocol.Board, body: bytes) -> _Answer:
         from remote.board import OwnBoard

@@ -11,11 +11,13 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Tuple
+from typing import BinaryIO, Callable, Dict, List, Tuple
 
 from remote.protocol import Events, News, Piece
 from remote.runfolder import RunFolder
 from remote.tree import BadTree, check_path
+
+Tick = Callable[[], None]
 
 # What TensorBoard takes for an event file.  Source: tensorboard/backend/event_processing/
 # io_wrapper.py, `IsSummaryEventsFile`.
@@ -31,12 +33,12 @@ ANSWER_LIMIT_BYTES = 4 * 2**20
 _TAIL_BYTES = 1024
 
 
-def read_events(folder: RunFolder, call: Events) -> Tuple[News, bytes]:
+def read_events(folder: RunFolder, call: Events, tick: Tick = lambda: None) -> Tuple[News, bytes]:
     """What there is beyond what the laptop has, as much as goes into one answer."""
     have = {file.name: file for file in call.have}
     pieces: List[Piece] = []
     body = bytearray()
-    found = find_events(folder)
+    found = find_events(folder, tick)
     # What the laptop has goes on, and what is new takes the places that are left: else another
     # choice at each look would be more files together than it takes.
     new = sorted(found.keys() - have.keys())[: max(0, FILES_LIMIT - len(have))]
@@ -68,13 +70,14 @@ def checksum(file: BinaryIO, end: int) -> int:
     return zlib.crc32(file.read(end - begin))
 
 
-def find_events(folder: RunFolder) -> Dict[str, Path]:
+def find_events(folder: RunFolder, tick: Tick = lambda: None) -> Dict[str, Path]:
     """All regular files by name. Links are left out: what they point to need not be the run's, and
     a run's data, which may be large, is behind one.
     """
     found: Dict[str, Path] = {}
     for root in (folder.events, folder.tree):
         for place, _, names in os.walk(str(root)):
+            tick()
             for leaf in (leaf for leaf in names if MARK in leaf):
                 path = Path(place, leaf)
                 name = path.relative_to(root).as_posix()

@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
@@ -82,10 +83,14 @@ class _Keras3:
         temporary = self._folder / ".tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self._at(temporary, model).on_epoch_end(epoch)
-        (temporary / "history.json").write_bytes(history)
-        for path in temporary.iterdir():
-            _sync(path)
+        try:
+            self._at(temporary, model).on_epoch_end(epoch)
+            (temporary / "history.json").write_bytes(history)
+            for path in temporary.iterdir():
+                _sync(path)
+        except BaseException:
+            _free(temporary)
+            raise
         last = int(old[-1].name) if old else 0
         temporary.rename(self._folder / f"{last + 1:09d}")
         _sync(self._folder)
@@ -131,6 +136,17 @@ class _Keras2:
         # Not every version can be told to keep it.
         self._keeper._training_state.delete_backup = lambda: None
         self._keeper.on_train_end()
+
+
+def _free(folder: Path) -> None:
+    """Give back the room that a backup took which did not fit: the model is still to be saved.
+
+    HDF5 keeps a file open that it could not write to its end, so removing it alone frees nothing.
+    """
+    for path in folder.iterdir():
+        with suppress(OSError):
+            os.truncate(path, 0)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.lru_cache(maxsize=None)

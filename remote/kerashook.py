@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -292,11 +293,13 @@ def _callback_class(base: Any) -> Callable[[Watch, int], Any]:  # noqa: ANN401  
                 self.model.stop_training = True
             try:
                 now = datetime.now(timezone.utc)
+                epochs = (self.params or {}).get("epochs")
                 self._watch.write(
                     {
                         "fit": self._number,
                         "epoch": int(epoch),
-                        "epochs": (self.params or {}).get("epochs"),
+                        # It may be numpy's.
+                        "epochs": None if epochs is None else int(epochs),
                         "at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
                         "seconds": round(time.monotonic() - self._began_s, 3),
                         "metrics": _numbers(logs or {}),
@@ -386,5 +389,7 @@ def _beside(name: str) -> ModuleType:
 
 
 def _say(text: str) -> None:
-    # Not sys.stderr: a signal may come while the script is in the middle of writing to it.
-    os.write(2, f"trainshed: {text}\n".encode())
+    # Not sys.stderr: a signal may come while the script is in the middle of writing to it. A script
+    # may have closed it, or its disk may be full; the training must go on.
+    with suppress(OSError):
+        os.write(2, f"trainshed: {text}\n".encode())

@@ -113,7 +113,7 @@ def list_runs(store: Store) -> News:
     folders = [path for path in store.runs.iterdir() if is_run_id(path.name)]
     folders.sort(key=lambda path: (path.stat().st_mtime, path.name))
     words = _ask_cluster(store, folders)
-    reports = [_report(RunFolder(path), words.get(path.name)) for path in folders]
+    reports = [_report(store, RunFolder(path), words.get(path.name)) for path in folders]
     return News(tuple(report for report in reports if report is not None), (), ())
 
 
@@ -337,6 +337,7 @@ def _signs(store: Store, folders: Sequence[RunFolder], *, is_elsewhere: bool) ->
 
         signs.append(look(store).changed_s)
     for folder in folders:
+        store.tick()
         signs.append(is_held(folder.lock))
         for path in (folder.state, folder.log, folder.metrics, folder.usage):
             try:
@@ -363,11 +364,11 @@ def _news(store: Store, runs: Tuple[Offsets, ...]) -> Tuple[News, bytes]:
         folder = RunFolder(store.runs / offsets.run_id)
         # Before the files are read: the last lines of a run that ends now come with its end.
         word = words.get(offsets.run_id)
-        report = _report(folder, word) if is_run_id(offsets.run_id) else None
+        report = _report(store, folder, word) if is_run_id(offsets.run_id) else None
         try:
             while report is not None and not report.alive and _restart(store, folder):
                 word = _ask_cluster(store, [folder.path]).get(offsets.run_id)
-                report = _report(folder, word)
+                report = _report(store, folder, word)
         except OSError as error:
             # It is not lost, and what others have made can be told and fetched meanwhile.
             report = _put_off(store, report, error)
@@ -449,10 +450,21 @@ def _ask_cluster(store: Store, folders: Sequence[Path]) -> Dict[str, Word]:
     return jobs.ask(store, map(RunFolder, folders))
 
 
-def _report(folder: RunFolder, word: Optional[Word] = None) -> Optional[RunReport]:
+def _is_begun_just_now(store: Store, folder: RunFolder) -> bool:
+    """Of a run that nobody seemed to see to: its folder is there before whoever starts it, or hands
+    it in, has come to that.
+    """
+    if store.is_untidied():
+        return True
+    # It may have come to that since it was looked at.
+    return is_held(folder.lock) or folder.job.exists() or read_state(folder) is not None
+
+
+def _report(store: Store, folder: RunFolder, word: Optional[Word]) -> Optional[RunReport]:
     """Args:
     word: the cluster's, if it is a job of one.
     """
+    store.tick()
     try:
         request = from_bytes(RunRequest, folder.request.read_bytes())
         # Alive first: a supervisor that ends between the two has written its final state.
@@ -464,6 +476,8 @@ def _report(folder: RunFolder, word: Optional[Word] = None) -> Optional[RunRepor
             recorded = from_bytes(Artifacts, folder.artifacts.read_bytes())
         elif word is not None and not alive:
             alive, state = not word.lost, (state or first_state(folder))._replace(reason=word.waits)
+        elif state is None and not alive:
+            alive = _is_begun_just_now(store, folder)
     except (FileNotFoundError, Malformed):
         return None
     lost = word.lost if word is not None and not alive else ""

@@ -75,7 +75,10 @@ def _hook(module: ModuleType) -> None:
             spec.loader.exec_module(sys.modules[name])
         sys.modules[name].hook(module, CALLBACKS[module.__name__], Path(SITE).parent)
     except Exception as error:  # noqa: BLE001  # whatever it is, the training must go on
-        os.write(2, f"trainshed: metrics are off: {type(error).__name__}: {error}\n".encode())
+        try:
+            os.write(2, f"trainshed: metrics are off: {type(error).__name__}: {error}\n".encode())
+        except OSError:
+            pass  # a full disk, or a script that has closed it
 
 
 def _make_way() -> None:

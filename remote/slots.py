@@ -56,7 +56,8 @@ def take_ticket(store: Store, run_id: str) -> None:
         for ticket in tickets:
             folder = RunFolder(store.runs / _run_of(ticket))
             if not is_held(folder.lock) and not may_restart(folder):
-                ticket.unlink()
+                # Its supervisor may just have left the queue, and died.
+                ticket.unlink(missing_ok=True)
 
 
 def drop_ticket(store: Store, run_id: str) -> None:

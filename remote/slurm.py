@@ -18,6 +18,8 @@ from remote.trouble import SlurmTrouble
 
 # A controller under load answers late; one that is gone, Slurm's own commands give up on.
 _LIMIT_S = 90.0
+# Where a job waits for the answer that is to be ended.
+_BRIEF_LIMIT_S = 3.0
 _POLL_S = 0.02
 # Below the ports that systems give to programs. Two gangs that share a node have different ones,
 # unless the numbers of their jobs differ by a multiple of 256.
@@ -149,11 +151,14 @@ def withdraw(number: str, tick: Tick) -> None:
     ask(["scancel", number], tick)
 
 
-def time_left(tick: Tick) -> Optional[float]:
-    """Seconds until the time limit of the job that this process is in; None for no limit."""
+def time_left() -> Optional[float]:
+    """Seconds until the time limit of the job that this process is in; None for no limit, or where
+    Slurm does not say so within seconds: the job is not warned before.
+    """
     number = os.environ.get("SLURM_JOB_ID", "")
     try:
-        return _seconds(ask(["squeue", "-h", "-j", number, "-o", "%L"], tick).strip())
+        words = ["squeue", "-h", "-j", number, "-o", "%L"]
+        return _seconds(ask(words, lambda: None, limit_s=_BRIEF_LIMIT_S).strip())
     except SlurmTrouble:
         return None
 
@@ -180,7 +185,7 @@ def said_of(word: str) -> str:
     return f"{_ENDED.get(word, 'Slurm ended its job')} ({word})"
 
 
-def ask(words: Sequence[str], tick: Tick, text: str = "") -> str:
+def ask(words: Sequence[str], tick: Tick, text: str = "", *, limit_s: float = _LIMIT_S) -> str:
     """What one of Slurm's commands prints.
 
     Args:
@@ -203,12 +208,12 @@ def ask(words: Sequence[str], tick: Tick, text: str = "") -> str:
             )
         except OSError as error:
             raise SlurmTrouble(f"there is no {words[0]} on this machine") from error
-        end = time.monotonic() + _LIMIT_S
+        end = time.monotonic() + limit_s
         while process.poll() is None:
             if time.monotonic() > end:
                 process.kill()
                 process.wait()
-                raise SlurmTrouble(f"{words[0]} did not answer within {_LIMIT_S:g} s")
+                raise SlurmTrouble(f"{words[0]} did not answer within {limit_s:g} s")
             tick()
             time.sleep(_POLL_S)
         out.seek(0)

@@ -87,6 +87,13 @@ class Store:
         """While it is held, `tidy` neither decides nor drops anything."""
         return holding(self.lock_path("tidy"), shared=True, meanwhile=self.tick)
 
+    def is_untidied(self) -> bool:
+        """Whether anybody is putting something to use just now, or tidies."""
+        lock = take(self.lock_path("tidy"))
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
     def touch(self, path: Path) -> bool:
         """Whether it is there; asking counts as use, which keeps it from being tidied for a day."""
         with self.untidied():

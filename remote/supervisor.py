@@ -300,7 +300,8 @@ class Supervisor:
             if stopped is None:
                 stopped = self._reason_to_stop(now - started)
                 if stopped is not None:
-                    kill_at = now + self._warn(process, stopped)
+                    grace_s = self._warn(process, stopped)
+                    kill_at = time.monotonic() + grace_s
         sampler.close()
         if stopped is None and self._was_told_as_well(process.returncode):
             stopped = self._told_to_stop()
@@ -475,7 +476,7 @@ class Supervisor:
         if self.request.slurm is not None:
             from remote.slurm import time_left
 
-            left_s = time_left(lambda: None)
+            left_s = time_left()
             # Slurm warns up to a minute before the time it was told to.
             if left_s is not None and left_s <= warning_s(self.request) + 60:
                 return Stopped(State.TIMED_OUT, "reached the time limit of its job in Slurm")

@@ -292,6 +292,33 @@ def test_when_watching_breaks_it_is_said_once_and_training_goes_on(
     assert re.fullmatch(r"trainshed: metrics are off: \w+: .*\n", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("script", "batches"),
+    [("(RUN / 'metrics.jsonl').mkdir()", 6), ("(RUN / 'stop').touch()", 1)],
+    ids=["metrics that cannot be written", "a warning"],
+)
+def test_what_cannot_be_said_ends_no_training(run_folder: Path, script: str, batches: int) -> None:
+    full = "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
+    done = train(run_folder, f"{full}\n{script}\nprint(model.fit(epochs=3))")
+
+    assert (done.returncode, done.stdout) == (0, f"{batches}\n")
+
+
+def test_epochs_may_be_any_whole_number(run_folder: Path) -> None:
+    done = train(
+        run_folder,
+        """
+        class Two:  # as numpy's are
+            def __index__(self):
+                return 2
+        model.fit(epochs=Two())
+        """,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line["epochs"] for line in read_lines(run_folder)] == [2, 2]
+
+
 def test_a_keras_without_fit_is_left_alone(run_folder: Path) -> None:
     (run_folder / "keras" / "__init__.py").write_text("class Model:\n    pass\n")
 

@@ -27,7 +27,7 @@ from orchestrator.vm.link import Link
 from orchestrator.vm.sync import submit
 from remote import clock
 from remote.lock import is_held, take
-from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Submit, Submitted
+from remote.protocol import Cancel, Done, Fetch, ListRuns, News, Offsets, Submit, Submitted, Watch
 from remote.record import from_bytes, to_bytes
 from remote.runfolder import (
     BY_SWEEP,
@@ -37,8 +37,11 @@ from remote.runfolder import (
     Artifacts,
     RunRequest,
     RunState,
+    Slurm,
     State,
 )
+from remote.runs import list_runs, watch
+from remote.store import Store
 from remote.supervisor import Removed, Supervisor
 from tests.forks import fork
 from tests.servers import SshServer
@@ -576,6 +579,76 @@ def test_a_run_that_succeeded_stays_so_and_tells_of_outputs_that_are_not_there(
     assert vm.log() == b"trainshed: of 2 outputs only the first 1 are recorded\n"
     recorded = from_bytes(Artifacts, vm.run_folder().artifacts.read_bytes())
     assert [artifact.path for artifact in recorded.files] == ["a"]
+
+
+def test_slurm_that_does_not_answer_costs_a_run_none_of_its_grace(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    (vm.folder / "squeue").write_text("#!/bin/sh\nsleep 30\n")
+    (vm.folder / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{vm.folder}:{os.environ['PATH']}")
+    monkeypatch.setattr("remote.slurm._BRIEF_LIMIT_S", 1.5)
+    command = "trap 'sleep 0.5; echo saved; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    request = vm.mirrors.all()[0].request._replace(
+        run_id="run", command=command, slurm=Slurm(), gpus=0, grace_s=1.0
+    )
+    pid = supervise_here(vm, request)
+    await_log(vm, b"up")
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert b"saved" in vm.log()
+    ended = state_of(vm)
+    assert ended is not None
+    assert (ended.state, ended.exit_code) == (State.FAILED, 0)
+    assert ended.reason == "Slurm told it to stop (SIGTERM)"
+
+
+def test_a_run_that_is_just_being_started_is_not_lost_and_one_that_nobody_starts_is(
+    vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm.run(vm.connect(), "true", run_id="first")
+    folder = vm.run_folder()
+    folder.path.mkdir()
+    request = vm.mirrors.all()[0].request._replace(run_id="run")
+    folder.request.write_bytes(to_bytes(request))
+    store = Store(vm.store)
+
+    def is_alive() -> bool:
+        (report,) = (r for r in list_runs(store).reports if r.run_id == "run")
+        assert report.state is None
+        return report.alive
+
+    with store.untidied():
+        assert is_alive()
+    assert not is_alive()
+
+    # The one who starts it comes to that, and goes, between the two looks.
+    taken: list[int | None] = []
+
+    def is_untidied(_: Store) -> bool:
+        taken.append(take(folder.lock))
+        return False
+
+    monkeypatch.setattr(Store, "is_untidied", is_untidied)
+    assert is_alive()
+    assert taken != [None]
+
+
+def test_asking_after_many_runs_shows_signs_of_life(vm: Vm) -> None:
+    mirrors = [vm.run(vm.connect(), "true", run_id=f"run{n}") for n in range(3)]
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    store = Store(vm.store, tick)
+    assert len(list_runs(store).reports) == len(mirrors)
+    assert ticks >= len(mirrors)
+    ticks = 0
+    watch(store, Watch(tuple(Offsets(f"run{n}") for n in range(3)), 0.0))
+    assert ticks >= 2 * len(mirrors)
 
 
 def test_a_setup_that_takes_too_long_is_ended_with_all_it_started(

@@ -324,3 +324,18 @@ def test_a_stopped_run_leaves_the_wait_for_the_queue(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         try_slots(store, request("run")._replace(slots=1))
     os.close(held)
+
+
+def test_a_ticket_that_is_dropped_while_another_is_taken_is_nobodys_trouble(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_ticket(store, "ends")
+
+    def is_held(lock: Path) -> bool:
+        drop_ticket(store, "ends")
+        return False
+
+    monkeypatch.setattr("remote.slots.is_held", is_held)
+    take_ticket(store, "begins")
+    drop_ticket(store, "begins")
+    assert not list((store.root / "queue").iterdir())

@@ -97,7 +97,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, text: str) -> list[Sequence[str]]:
     """What any of Slurm's commands says from now on; the words it was asked with."""
     asked: list[Sequence[str]] = []
 
-    def ask(words: Sequence[str], tick: slurm.Tick, text_in: str = "") -> str:
+    def ask(
+        words: Sequence[str], tick: slurm.Tick, text_in: str = "", *, limit_s: float = 90.0
+    ) -> str:
         asked.append(words)
         return text
 
@@ -142,7 +144,7 @@ def test_the_time_that_a_job_has_left_is_read(
 ) -> None:
     answers(monkeypatch, said)
 
-    assert slurm.time_left(lambda: None) == left_s
+    assert slurm.time_left() == left_s
 
 
 def test_how_jobs_ended_is_asked_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
