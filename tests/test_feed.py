@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from orchestrator.records.mirror import Mirror
 from orchestrator.vm.link import Link
 from orchestrator.watch import feed as feed_module
 from orchestrator.watch.feed import Feed
-from remote.protocol import Cancel, Done
+from remote.protocol import CHUNK_BYTES, Cancel, Done, News, Watch
 from remote.record import to_bytes
 from tests.servers import Relay, SshServer
 from tests.vm import Vm, practice, wait_until
@@ -102,6 +104,36 @@ def test_a_cut_line_is_told_and_found_again(
         before = size(counting.log)
         wait_until(lambda: (view := feed.view()) and view.is_fresh, "it is fresh again")
         wait_until(lambda: size(counting.log) > before, "more of the log")
+
+
+def test_a_long_log_is_heard_while_it_comes(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = vm.connect()
+    mirror = vm.start(link, f"head -c {4 * CHUNK_BYTES} /dev/zero")
+    vm.finish(link, mirror)
+    mirror.log.unlink()
+    heard_at: list[float | None] = []
+    call_for_body = Link.call_for_body
+
+    def slowly(link: Link, call: object, answer: type[News], body: bytes = b"") -> object:
+        found = call_for_body(link, call, answer, body)
+        if isinstance(call, Watch) and found[1]:
+            time.sleep(0.2)
+            view = feed.view()
+            assert view is not None
+            heard_at.append(None if view.heard_s is None else time.monotonic() - view.heard_s)
+        return found
+
+    monkeypatch.setattr(Link, "call_for_body", slowly)
+    with Feed("vm", vm.connect, PACE_S) as feed:
+        feed.follow([mirror])
+        wait_until(lambda: size(mirror.log) == 4 * CHUNK_BYTES, "all of the log")
+        feed.follow([])
+    # Nothing before the first piece, and ever since the piece before.
+    first, *others = heard_at
+    assert first is None
+    assert len(others) >= 3
+    pairs = pairwise(others)
+    assert all(before is not None and at is not None and at > before + 0.1 for before, at in pairs)
 
 
 def test_a_machine_that_needs_a_person_is_not_asked_again_and_again(

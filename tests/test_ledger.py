@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.clouds.power import Provenance
-from orchestrator.errors import LedgerError
+from orchestrator.errors import LedgerDamaged, LedgerError
 from orchestrator.records.ledger import (
     TABLES,
     ArtifactFact,
@@ -608,3 +608,25 @@ def test_a_full_disk_takes_back_what_was_half_added(ledger: Ledger, path: Path) 
         ledger.add(*MANY)
     assert caught.value.fix == "free some disk space"
     assert (ledger.runs(), ledger.sessions()) == ((), (SESSION,))
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_ledger_that_is_set_aside_while_it_is_opened_is_told_as_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_made_again: bool
+) -> None:
+    path, aside, new = tmp_path / "ledger", tmp_path / "ledger.damaged", tmp_path / "new"
+    Ledger.open(path).close()
+    Ledger.open(new).close()
+    real = sqlite3.connect
+
+    def late(*words: object, **options: object) -> sqlite3.Connection:
+        path.rename(aside)
+        try:
+            return real(*words, **options)  # type: ignore[call-overload, no-any-return]
+        finally:
+            if is_made_again:
+                new.rename(path)
+
+    monkeypatch.setattr(sqlite3, "connect", late)
+    with pytest.raises(LedgerDamaged, match="was damaged and has been made again"):
+        Ledger.open(path)

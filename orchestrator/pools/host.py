@@ -130,7 +130,7 @@ class Host:
             try:
                 with self.line() as link:
                     found = do(link)
-            except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
                 future.set_exception(error)
             else:
                 future.set_result(found)

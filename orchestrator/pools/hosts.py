@@ -8,7 +8,14 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Self
 
-from orchestrator.errors import ConnectError, ConnectionLost, Forbidden, Refused, TrainshedError
+from orchestrator.errors import (
+    ConnectError,
+    ConnectionLost,
+    Forbidden,
+    Refused,
+    TrainshedError,
+    UsageError,
+)
 from orchestrator.pools.host import Host
 from orchestrator.records.mirror import Mirror
 from orchestrator.roundtrip import RoundTrip
@@ -146,8 +153,9 @@ class Hosts:
         troubles = {name: self._troubles.get(name, "no answer") for name in self.by_name}
         troubles |= {h.name: str(h.refusal) for h in self if h.refusal}
         troubles |= {host.name: "drained" for host in self if not host.is_open}
-        kinds = [type(host.refusal) for host in self]
-        kind = next((kind for kind in (Refused, Forbidden) if kind in kinds), ConnectError)
+        refusals = [host.refusal for host in self]
+        kinds = (Refused, Forbidden, UsageError)
+        kind = next((k for k in kinds if any(isinstance(no, k) for no in refusals)), ConnectError)
         undo = f"train remote drain {self._name} HOST --undo"
         is_drained = not any(host.is_open for host in self)
         return kind(

@@ -53,7 +53,7 @@ class Moving:
     def __init__(self, trip: RoundTrip, hosts: Hosts) -> None:
         self._trip = trip
         self._hosts = hosts
-        self._gone_from: dict[tuple[Host, str], set[Mirror]] = {}
+        self._gone_from: dict[tuple[Host, str], set[Mirror | str]] = {}
         self._asked_back: set[Mirror] = set()
         self.old = [
             mirror
@@ -97,10 +97,12 @@ class Moving:
         return ""
 
     def _gone(self, mirror: Mirror, host: Host, why: str) -> str:
-        """A host that lets go of all it gets would get the next one, for ever."""
+        """A host that lets go of all it gets would get the next one, for ever. What one reboot
+        took is one loss, however many waited.
+        """
         job = mirror.request.job
         gone = self._gone_from.setdefault((host, job), set())
-        gone.add(mirror)
+        gone.add(mirror.rebooted_to or mirror)
         if len(gone) >= _MOST and host.refusal is None:
             host.refusal = Refused(f"{len(gone)} runs of {job} left it: {why}")
             self._hosts.say_once(f"{host.name} gets no more runs: {host.refusal}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from orchestrator.costs.money import priced_runs
-from orchestrator.errors import Interrupted
+from orchestrator.errors import Interrupted, Refused
 from orchestrator.grades.settling import Result
 from orchestrator.plan import Order
 from orchestrator.pools.host import Host
@@ -41,6 +41,7 @@ class PoolTrip:
         self._hosts, self._moving = self._spread.hosts, self._spread.moving
         self._works = [Work(replace(order, jobs=(job,))) for job in order.jobs]
         self._spread.works = self._works
+        self._is_attached = False
 
     def train(self) -> Result:
         """Sync, place, queue, follow, pull, grade, promote.
@@ -71,6 +72,7 @@ class PoolTrip:
     def attach(self, runs: tuple[Mirror, ...]) -> None:
         """Follow those of the order's one job, wherever they are, and take them home."""
         self._works[0].runs = runs
+        self._is_attached = True
         with self._at_work(), self._trip.examining(runs):
             while self._goes_on():
                 time.sleep(PACE_S)
@@ -129,6 +131,7 @@ class PoolTrip:
             if not self._mirrors or not self._hosts.open:
                 raise self._hosts.nobody()
             self._watch()
+            self._spread.check_hope(self._mirrors)
             self._moving.settle_old()
             time.sleep(PACE_S)
 
@@ -145,10 +148,31 @@ class PoolTrip:
         self._bring_home()
         self._leave_unheard()
         self._moving.settle_old()
-        self._spread.check_hope(
-            [run for work in self._spread.open for run in work.runs if run not in work.home]
-        )
+        homeless = self._spread.homeless()
+        if self._is_attached and homeless:
+            self._check_ends(*homeless.popitem())
+        else:
+            open_works = self._spread.open
+            runs = [run for work in open_works for run in work.runs if run not in work.home]
+            self._spread.check_hope(runs)
         return bool(self._spread.open)
+
+    def _check_ends(self, work: Work, why: str) -> None:
+        """Attached to, work that has no host any more is given none.
+
+        Args:
+            why: it has none, as far as its hosts have told by now.
+
+        Raises:
+            Refused: it will never end.
+        """
+        hosts = map(self._hosts.of, work.runs)
+        if all(host.answers or host.is_dead for host in hosts):
+            raise Refused(
+                f"{work.chief.run_id} does not go on: {why}",
+                fix="the command that began it begins it anew on the pool\n"
+                f"train pull\ntrain cancel {work.chief.run_id}",
+            )
 
     def _watch(self) -> None:
         """Have what goes on followed, and tell what came of it."""
@@ -215,13 +239,17 @@ class PoolTrip:
 
     def _detached(self) -> Interrupted:
         """What goes on, and what nobody sees to meanwhile."""
-        going = [mirror.run_id for mirror in self._mirrors if not mirror.ended]
+        going = [mirror.run_id for mirror in self._mirrors if mirror.goes_on]
         ids = list(dict.fromkeys(map(chief_id, going)))
+        waiting = [work.name for work in self._spread.open if not work.is_accepted]
+        if not ids and waiting:
+            return Interrupted("interrupted; the same command goes on from there")
         if not ids:
             return Interrupted("interrupted; the runs have ended", fix="train pull")
+        not_yet = f"; no host is known to have {few(waiting)}" if waiting else ""
         return Interrupted(
-            f"detached; goes on, each on the host it has: {few(ids)}; the same command follows "
-            "all of them again",
+            f"detached; goes on, each on the host it has: {few(ids)}{not_yet}; the same command "
+            "follows all of them again",
             fix=f"train status\ntrain attach {ids[0]}\ntrain cancel {ids[0]}",
         )
 

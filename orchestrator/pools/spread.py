@@ -203,7 +203,8 @@ class Spread:
         homeless = self.homeless()
         if homeless and self.is_shut and len(homeless) == len(self.open):
             raise self.hosts.nobody()
-        if runs:
+        lost = {run for work in homeless for run in work.runs}
+        if any(run not in lost for run in runs):
             self._went_on_s = time.monotonic()
         elif homeless and time.monotonic() >= self._went_on_s + _LIMIT_S:
             raise self.hosts.nobody()

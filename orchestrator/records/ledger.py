@@ -371,7 +371,13 @@ class Ledger:
     def open(cls, path: Path) -> Self:
         """The ledger at `path`, made if there is none and migrated if it is of an older version."""
         file = _file(path)
-        connection = connect(path)
+        try:
+            connection = connect(path)
+        except LedgerError as error:
+            if isinstance(error, LedgerDamaged) or file is None or _file(path) == file:
+                raise
+            # Set aside by another command in that moment.
+            raise _made_again(path) from error
         ledger = cls(path, connection, file or _file(path))
         try:
             ledger._check_place()
@@ -417,7 +423,7 @@ class Ledger:
         LedgerDamaged: another command has set the file aside that is open here.
         """
         if _file(self.path) != self._file:
-            raise LedgerDamaged(f"the ledger {self.path} was damaged and has been made again")
+            raise _made_again(self.path)
 
     def _add(self, fact: Fact) -> None:
         kind: type[Fact] = type(fact)
@@ -666,6 +672,10 @@ def from_text(kind: type[F], text: str) -> F:
         return _fact(kind, tuple(values[name] for name in _KINDS[kind]))
     except (ArithmeticError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"no {kind.__name__}: {text[:80]!r}") from error
+
+
+def _made_again(path: Path) -> LedgerDamaged:
+    return LedgerDamaged(f"the ledger {path} was damaged and has been made again")
 
 
 def _file(path: Path) -> object:

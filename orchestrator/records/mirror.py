@@ -265,6 +265,17 @@ class Mirror:
         return state is not None and (state.setting_up_at is not None or state.restarts > 0)
 
     @property
+    def rebooted_to(self) -> str:
+        """The boot in which its VM was last seen, where it is not the one in which the run last
+        wrote; else empty.
+        """
+        seen = self.seen
+        state = seen.report.state if seen else None
+        if seen is None or state is None or not state.boot_id:
+            return ""
+        return seen.boot_id if seen.boot_id != state.boot_id else ""
+
+    @property
     def restarts_left(self) -> int:
         """How often its work may be started yet if it is now started elsewhere; below 0 where it
         may not. By what is known here of its starts.

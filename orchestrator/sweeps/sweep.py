@@ -293,5 +293,6 @@ class Sweep:
         self._tell.doing(words)
 
     def _detached(self) -> Interrupted:
-        runs = [trial.run for trial in opened(self._study.trials()) if trial.run]
+        found = map(self.mirror_of, opened(self._study.trials()))
+        runs = [mirror.run_id for mirror in found if mirror is not None and mirror.goes_on]
         return detached(runs, self._site.name)

@@ -147,6 +147,7 @@ class Follower:
             wait_s: for something new, where there is nothing.
         """
         while self._round(link, wait_s):
+            self._beside(link)
             wait_s = 0.0
 
     def _round(self, link: Link, wait_s: float = _WAIT_S) -> bool:
@@ -245,6 +246,7 @@ def look(
     tell: Teller,
     on_end: OnEnd | None = None,
     wait_s: float = 0.0,
+    beside: Callable[[Link], None] = lambda link: None,
 ) -> None:
     """Everything there is now, and no more: a line that is lost is not connected again.
 
@@ -255,7 +257,9 @@ def look(
     def lost() -> Link:
         raise ConnectionLost(f"the connection to {link.name} ended")
 
-    Follower(lost, mirrors, tell, on_end or (lambda link, mirror: None)).catch_up(link, wait_s)
+    Follower(lost, mirrors, tell, on_end or (lambda link, mirror: None), beside=beside).catch_up(
+        link, wait_s
+    )
 
 
 def first_look(mirrors: Iterable[Mirror]) -> Call:

@@ -62,7 +62,7 @@ class Feed:
         self._pace_s = pace_s
         self._mirrors: Sequence[Mirror] = ()
         self._heard = _Heard()
-        self._bug: Exception | None = None
+        self._bug: BaseException | None = None
         self._link: Link | None = None
         self._stop = threading.Event()
         self._woken = threading.Event()
@@ -124,7 +124,7 @@ class Feed:
             except TrainshedError as error:
                 failures = 1 if self._heard.at_s != before else failures + 1
                 self._rest(error, failures)
-            except Exception as bug:  # noqa: BLE001  # raised where the view is asked for
+            except BaseException as bug:  # noqa: BLE001  # raised where the view is asked for
                 self._bug = bug
                 return
 
@@ -134,10 +134,13 @@ class Feed:
             while (mirrors := self._mirrors) and not self._stop.is_set():
                 begun_s = time.monotonic()
                 self._first(self._link, mirrors)
-                look(self._link, mirrors, Silence())
-                self._heard = _Heard(time.monotonic())
+                look(self._link, mirrors, Silence(), beside=self._hear)
+                self._hear()
                 self._stop.wait(max(0.0, begun_s + self._pace_s - time.monotonic()))
         self._link = None
+
+    def _hear(self, _: object = None) -> None:
+        self._heard = _Heard(time.monotonic())
 
     def _rest(self, error: TrainshedError, failures: int) -> None:
         hopeless = isinstance(error, HOPELESS)
