@@ -158,6 +158,9 @@ def _remote_options(command: _Command) -> _Command:
             metavar="ADDRESS",
             help="Address, or an alias of ~/.ssh/config.",
         ),
+        click.option(
+            "--hosts", metavar="A,B,...", help="Of a pool: addresses, or names of remotes."
+        ),
         click.option("--user", "-u", metavar="USER", help="Else as ~/.ssh/config has it."),
         click.option("--port", metavar="PORT", type=WholeOrNone(1, 65535)),
         click.option("--key", "-i", metavar="FILE", help="A private key file."),
@@ -192,11 +195,9 @@ def _said(options: dict[str, Any]) -> Said:
 @remote.command("add")
 @click.argument("name")
 @_remote_options
-@click.option("--hosts", metavar="A,B,...", help="Of a pool: addresses, or names of remotes.")
 @accept_option
 def remote_add(
     name: str,
-    hosts: str | None,
     accept: str,
     **options: Any,  # noqa: ANN401  # as click has them
 ) -> None:
@@ -206,6 +207,7 @@ def remote_add(
 
     Example: train remote add k80 --host 1.2.3.4
     """
+    hosts = options["hosts"]
     if (options["host"] is None) == (hosts is None):
         raise UsageError(
             "missing option '--host', or '--hosts' of a pool"
@@ -224,11 +226,10 @@ def remote_add(
     from orchestrator.settings.spec import Remote
     from orchestrator.vm.machines import Machines
 
-    listed = () if hosts is None else tuple(entry.strip() for entry in hosts.split(","))
-    remote = changed(Remote(name, host="", hosts=listed), _said(options))
+    remote = changed(Remote(name, host=""), _said(options))
     with Console() as console:
         machines = Machines.here(console, accept)
-        if listed:
+        if remote.hosts:
             told = f"a pool of {machines.add_pool(remote).names}"
         else:
             kind, fingerprint = machines.add(remote)
@@ -260,7 +261,8 @@ def remote_set(
     """Change what is said of a machine.
 
     What is not named stays. An empty text takes away: --price "". At another address the host key
-    is shown again. Keys without an option (cloud, budget) are for your editor, in the file below.
+    is shown again. --hosts is a pool's whole new list. Keys without an option (cloud, budget) are
+    for your editor, in the file below.
 
     Example: train remote set k80 --host 1.2.3.5 --price 0.60
     """

@@ -10,6 +10,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,13 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigError, UsageError
+from orchestrator.records.ledger import Ledger, RunFact
+from orchestrator.records.mirror import Mirrors
 from orchestrator.settings import home
 from orchestrator.settings.config import load_month_limit, load_remotes
 from orchestrator.settings.remotes import Said, add_remote, change_remote, changed, remove_remote
 from orchestrator.settings.spec import CloudSpec, EnvSpec, MonthLimit, Price, Remote
+from remote.runfolder import RunRequest
 from tests.laptop import Laptop, make_laptop
 from tests.servers import HOST, Relay, SshServer, make_key
 
@@ -389,7 +393,7 @@ def test_a_pool_has_no_address_that_could_be_set(laptop: Laptop) -> None:
 
     assert done.returncode == 2
     assert "hall is a pool of 2 hosts" in done.stderr
-    assert f"{file}, under remotes: hall: hosts:" in done.stderr
+    assert "fix:   train remote set hall --hosts vm,203.0.113.7" in done.stderr
     assert file.read_text() == pool
     file.write_text(before)
 
@@ -453,6 +457,59 @@ def test_pointing_to_set_leaves_out_nothing_that_was_typed(laptop: Laptop, tmp_p
 
     told = done.stderr.splitlines()[-1].removeprefix("fix:   to change it: ").partition("; ")[0]
     assert shlex.split(told) == ["train", "remote", "set", *words]
+
+
+def test_a_pools_list_is_changed_but_for_what_still_has_runs(laptop: Laptop) -> None:
+    file = laptop.home / "remotes.yaml"
+    before = file.read_text()
+    laptop.ok("remote", "add", "hall", "--hosts", "203.0.113.7,203.0.113.8:22", "--gpus", "2")
+    laptop.ok("remote", "drain", "hall", "203.0.113.7")
+    run = "a-20260101-000000-abcd"
+    mirror = Mirrors(laptop.root / ".train").make(RunRequest(run, "a", "", "true"))
+    at, host = datetime.now(UTC), "hall.203.0.113.7"
+    fact = RunFact(run, str(laptop.root), "a", host, "", "true", at, None, "", "")
+    with Ledger.open(laptop.home / "ledger.sqlite3") as ledger:
+        ledger.add(fact)
+
+    words = ("remote", "set", "hall", "--hosts", "203.0.113.8:22,203.0.113.9")
+    done = laptop.train(*words)
+    assert done.returncode == 2
+    assert f"runs may still go on hall.203.0.113.7: {run}" in done.stderr
+
+    mirror.settle()
+    done = laptop.ok(*words)
+    told = laptop.json("remote", "show", "hall")
+    assert (told["hosts"], told["drained"]) == (["203.0.113.8:22", "203.0.113.9"], [])
+    assert told["gpus"] == 2
+    assert done.stdout.startswith(
+        "hall: hosts 203.0.113.7, 203.0.113.8:22 -> 203.0.113.8:22, 203.0.113.9; "
+        "drained 203.0.113.7 -> nothing\n"
+    )
+    file.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "fix"),
+    [
+        (("vm", "--hosts", "a,b"), "vm is a machine, and lists none", "train remote add POOL"),
+        (("hall", "--hosts", "a,a"), "lists one machine twice", "mend what --hosts says"),
+        (("hall", "--hosts", ""), "this cannot be a remote", "train remote set -h"),
+    ],
+)
+def test_a_list_that_makes_no_sense_changes_nothing(
+    laptop: Laptop, words: tuple[str, ...], error: str, fix: str
+) -> None:
+    file = laptop.home / "remotes.yaml"
+    before = file.read_text()
+    pool = f"{before}  hall: {{hosts: [203.0.113.7]}}\n"
+    file.write_text(pool)
+    done = laptop.train("remote", "set", *words)
+
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert fix in done.stderr
+    assert file.read_text() == pool
+    file.write_text(before)
 
 
 def test_a_pool_whose_name_is_taken_is_not_pointed_to_set(laptop: Laptop) -> None:

@@ -76,7 +76,8 @@ def change_text(change: Change) -> str:
 
 def _said(key: str, value: object) -> str:
     absent = {"gpus": "auto", "price_per_hour": "unknown"}.get(key, "nothing")
-    return absent if value is None else str(value)
+    told = ", ".join(value) if isinstance(value, list) else value
+    return absent if told in (None, "") else str(told)
 
 
 def checks_table(checks: Iterable[Check]) -> Table:

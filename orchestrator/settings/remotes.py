@@ -35,10 +35,12 @@ class Said:
     """What the user says of a remote: None says nothing, an empty text takes away.
 
     Attributes:
+        hosts: of a pool, with commas between them.
         price: per hour, as it was typed.
     """
 
     host: str | None = None
+    hosts: str | None = None
     user: str | None = None
     port: Number | None = None
     key: str | None = None
@@ -177,11 +179,14 @@ def changed(remote: Remote, said: Said) -> Remote:
         requirements=_chosen(remote.env.requirements, said.requirements),
     )
     kept = remote.slurm if said.engine is None else None
+    hosts = remote.hosts if said.host is None else ()
+    if said.hosts is not None:
+        hosts = tuple(entry.strip() for entry in said.hosts.split(","))
     return replace(
         remote,
         host=remote.host if said.host is None else said.host,
-        hosts=remote.hosts if said.host is None else (),
-        drained=remote.drained if said.host is None else (),
+        hosts=hosts,
+        drained=tuple(entry for entry in remote.drained if entry in hosts),
         user=_chosen(remote.user, said.user),
         port=_chosen(remote.port, said.port),
         key=_chosen(remote.key, said.key),

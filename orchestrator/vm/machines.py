@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,10 +152,7 @@ class Machines:
         _check(remote, "train remote add -h")
         _check_key(remote.key)
         known = {other.name: other for other in known_remotes(self._workspace)}
-        try:
-            pool = resolve(remote, known | {remote.name: remote})
-        except ConfigError as error:
-            raise UsageError(str(error), fix="mend what --hosts says") from None
+        pool = _resolved(remote, known)
         add_remote(remotes_file(), remote)
         return pool
 
@@ -187,12 +184,19 @@ class Machines:
         if old.hosts and said.host:
             raise UsageError(
                 f"{name} is a pool of {len(old.hosts)} hosts, and has no address of its own",
-                fix=f"change its list in {file}, under remotes: {name}: hosts:",
+                fix=f"train remote set {name} --hosts {','.join(old.hosts)}",
+            )
+        if said.hosts is not None and not old.hosts:
+            raise UsageError(
+                f"{name} is a machine, and lists none",
+                fix=f"train remote add POOL --hosts {name},...",
             )
         new = changed(old, said)
         _check(new, "train remote set -h")
         if said.key:
             _check_key(said.key)
+        if old.hosts:
+            self._check_list(old, new, force=force)
         moved = (new.host, new.port) != (old.host, old.port)
         if moved and not force and (runs := open_runs(name)):
             raise UsageError(
@@ -212,6 +216,26 @@ class Machines:
         if workspaces:
             self._console.warn(f"{workspaces} says more of {name}, and goes first in its workspace")
         return Change(old, new, host_key)
+
+    def _check_list(self, old: Remote, new: Remote, *, force: bool) -> None:
+        """Raises:
+        UsageError: the new list makes no sense, or without what it leaves out nobody would know of
+            runs that may still go on there.
+        """
+        known = {other.name: other for other in known_remotes(self._workspace)}
+        stay = {member.name for member in _resolved(new, known).members}
+        if force:
+            return
+        for member in _resolved(old, known).members:
+            # A remote of its own is reached without the list.
+            is_left = member.name not in stay and member.name not in known
+            if is_left and (runs := open_runs(member.name)):
+                raise UsageError(
+                    f"runs may still go on {member.name}: {', '.join(runs)}",
+                    cause="no command would reach them any more",
+                    fix=f"train remote drain {old.name} {member.name}, until they are home; or, if "
+                    "the machine is gone, the same with --force",
+                )
 
     def _greet(self, remote: Remote) -> tuple[str, str]:
         self._console.doing(f"asking {remote.host} for its host key")
@@ -235,6 +259,13 @@ class Change:
     old: Remote
     new: Remote
     host_key: tuple[str, str] | None
+
+
+def _resolved(pool: Remote, known: Mapping[str, Remote]) -> Pool:
+    try:
+        return resolve(pool, {**known, pool.name: pool})
+    except ConfigError as error:
+        raise UsageError(str(error), fix="mend what --hosts says") from None
 
 
 def _check(remote: Remote, usage: str) -> None:
