@@ -13,11 +13,13 @@ import pytest
 from orchestrator.clouds.power import Power, Provenance, Quote, Tariff
 from orchestrator.costs.account import Account, stints, works
 from orchestrator.costs.billing import Boot, Moment, Sight, Work
+from orchestrator.costs.payments import PLAIN
 from orchestrator.costs.sessions import (
     all_sessions,
     apart_from_month,
     begin,
     budgets,
+    end,
     open_session,
     tally,
 )
@@ -233,7 +235,7 @@ def test_a_stint_that_is_closed_by_hand_ends_there(ledger: Ledger, account: Acco
     assert found.ended_at == minutes(10)
 
 
-def run(ledger: Ledger, run_id: str, session_id: str, *moments: tuple[str, float]) -> None:
+def run(ledger: Ledger, run_id: str, session_id: str | None, *moments: tuple[str, float]) -> None:
     ledger.add(RunFact(run_id, "/exam", "a", "k80", "", "true", NOON, Decimal("0.6"), "USD",
                        "config", (), session_id))  # fmt: skip
     for state, at in moments:
@@ -280,6 +282,23 @@ def test_a_budget_is_the_sessions_or_the_remotes_and_a_months_counts_all(
 
     assert (session.limit, session.spent) == (Decimal(2), Decimal("0.5"))
     assert (month.limit, month.spent) == (Decimal(20), Decimal(1))
+
+
+def test_a_month_counts_what_runs_cost_outside_of_all_sessions(ledger: Ledger) -> None:
+    """Where nobody rents the machine out, only sessions are paid time."""
+    remote = Remote("k80", "h", price=REMOTE.price, budget=Limits(month=Decimal(20)))
+    own = Account(ledger, remote, PLAIN)
+    own.see(on(0, since=NOON), quote)
+    session = begin(ledger, remote, NOON)
+    run(ledger, "in-1", session.id, ("running", 5), ("succeeded", 25))
+    own.close(Moment(minutes(60), CLOUD, "the session ended"))
+    end(ledger, session, minutes(60), CLOUD)
+    run(ledger, "out-1", None, ("running", 100), ("succeeded", 200))
+    run(ledger, "out-2", None, ("running", 300))
+    (month,) = budgets(ledger, remote, minutes(350))
+
+    # An hour, and then 100 and 50 minutes at $0.60.
+    assert month.spent == Decimal("2.10")
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +87,47 @@ def test_up_starts_it_and_opens_a_session_and_down_ends_both(rented: Rented) -> 
     assert session["runs"] == 1
     assert session["used_s"] > 0
     assert not session["estimated"]
+
+
+def test_down_stops_a_machine_whose_python_does_not_start(rented: Rented) -> None:
+    rented.laptop.ok("up", "k80", "--hours", "3")
+    rented.laptop.ok("remote", "set", "k80", "--python", "/bin/false")
+    down = rented.laptop.ok("down", "k80")
+    assert rented.power == "stopped-free"
+    assert "could not be told that the session is over" in down.stderr
+
+
+def test_ctrl_c_while_it_starts_says_that_nothing_stops_it(rented: Rented, tmp_path: Path) -> None:
+    file = shlex.quote(str(tmp_path / "the power"))
+    rented.says({
+        "start": f"echo starting > {file}",
+        "stop": f"echo stopped-free > {file}",
+        "status": f"cat {file}",
+    })  # fmt: skip
+    with rented.laptop.start("up", "k80", "--hours", "1") as process:
+        wait_until(lambda: rented.power == "starting", "the order")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nothing stops k80: it may be on, and cost $0.50 an hour" in said
+    assert "train down k80" in said
+
+
+def test_a_machine_of_ones_own_costs_nothing_between_two_sessions(
+    rented: Rented, machine: SshServer
+) -> None:
+    rented.laptop.add_remote(machine, "own")
+    rented.laptop.ok("session", "start", "own", "--hours", "2s")
+    time.sleep(2.1)
+    rented.laptop.ok("session", "start", "own", "--hours", "1")
+    rented.laptop.ok("session", "stop", "own")
+    with rented.ledger() as ledger:
+        first, second = ledger.stints("own")
+        ends = {end.stint_id: end.ended_at for end in ledger.stint_ends("own")}
+        (before, _) = ledger.sessions("own")
+        over = ledger.session_end(before.id)
+    assert over is not None
+    assert ends[first.id] == over.ended_at < second.started_at
 
 
 def test_a_machine_that_is_on_and_idle_is_told_with_its_price(rented: Rented) -> None:

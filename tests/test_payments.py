@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from orchestrator.clouds.lifecycle import Clock
+from orchestrator.clouds.power import Machine, Power, Provider
+from orchestrator.clouds.pricetable import price_rows
 from orchestrator.costs.account import stints
 from orchestrator.costs.payments import Payments
 from orchestrator.records.ledger import Ledger
@@ -68,3 +73,23 @@ def test_a_clock_that_was_set_back_since_ends_nothing_too_early(ledger: Ledger) 
 
     assert first.is_estimated
     assert first.ended_at > now + timedelta(hours=2)
+
+
+def test_the_table_is_asked_for_a_machine_that_was_not_described_yet(ledger: Ledger) -> None:
+    row = next(row for row in price_rows() if row.cloud == "gcp")
+    place = (("project", "p"), ("zone", f"{row.region}-a"), ("instance", "i"))
+    remote = replace(REMOTE, price=None, cloud=CloudSpec("gcp", place))
+    payments = Payments(ledger, remote, Silence(), at(datetime(2026, 8, 1, 12, tzinfo=UTC)))
+    described = Machine(Power.STOPPED_FREE, size=row.size, region=row.region)
+    asked: list[None] = []
+
+    def describe() -> Machine:
+        asked.append(None)
+        return described
+
+    payments.provider = cast(Provider, SimpleNamespace(describe=describe, quote=lambda: None))
+    for _ in range(2):
+        quote = payments.quote()
+        assert quote is not None
+        assert (quote.per_hour, quote.source) == (row.per_hour, "table")
+    assert len(asked) == 1

@@ -59,6 +59,10 @@ def price_rows() -> tuple[Row, ...]:
         )
 
 
+def has_prices(provider: str) -> bool:
+    return any(row.cloud == provider for row in price_rows())
+
+
 def table_quote(provider: str, size: str, region: str, *, spot: bool = False) -> Quote | None:
     """The list price of just this size in just this region; None for spot, whose price moves."""
     if spot:

@@ -68,6 +68,10 @@ FROM run_price
 WHERE estimated IS NOT NULL AND workspace = ifnull(?, workspace) AND submitted_at >= ?
 GROUP BY 1, 2
 """
+_EACH = """
+SELECT remote, started_at, ended_at, currency, units, nanos FROM run_price
+WHERE nanos IS NOT NULL AND started_at IS NOT NULL AND ended_at IS NOT NULL AND submitted_at >= ?
+"""
 _KEYS = {
     By.REMOTE: "remote",
     By.CATEGORY: "category",
@@ -113,6 +117,27 @@ def recorded_costs(
         ]
         sums = ledger.query(_SUMS.format(key=_KEYS[by]), workspace, first)
     return sum_rows((*map(_row, sums), *cost_rows(goes_on, by)))
+
+
+def costs_one_by_one(
+    ledger: Ledger, remotes: Collection[str], since: datetime, now: datetime
+) -> list[tuple[str, Span, str, Decimal]]:
+    """Of each run on these remotes that was submitted since then and has a price: its remote, its
+    time, its currency and what it cost.
+    """
+    _settle(ledger, now)
+    with ledger.at_once():
+        found = [
+            (run.usage.remote, (run.usage.started_at, run.usage.ended_at or now), run.cost)
+            for at, run in _open_runs(ledger, now)
+            if at >= str(written(since)) and run.usage.started_at is not None
+        ]
+        rows = ledger.query(_EACH, written(since))
+    costs = [(name, span, cost.currency, cost.amount) for name, span, cost in found if cost.amount]
+    for name, start, end, currency, units, nanos in rows:
+        span = datetime.fromisoformat(start), datetime.fromisoformat(end)
+        costs.append((name, span, currency, _amount(units, nanos, started=True)))
+    return [cost for cost in costs if cost[0] in remotes]
 
 
 def _settle(ledger: Ledger, now: datetime) -> None:

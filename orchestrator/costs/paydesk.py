@@ -326,7 +326,7 @@ class PayDesk:
             yield
         except NoCapacity:
             raise
-        except TrainshedError:
+        except (TrainshedError, KeyboardInterrupt):
             self.console.warn(
                 f"nothing stops {remote.name}: it may be on, and cost {hourly(remote.price)}; try "
                 f"again; {way_out(remote)}"
@@ -394,6 +394,10 @@ class PayDesk:
         if not session.is_past_end(self._clock.now()):
             return session
         end(self.ledger, session, session.ends_at, Provenance.VM)
+        payments = self._payments(find_remote(self._workspace, name))
+        if payments.provider is None:
+            # Of one that nobody rents out only sessions are counted.
+            payments.close(session.ends_at, Provenance.VM, "the session ended")
         return None
 
     def _tally(self, session: Session) -> Tally:

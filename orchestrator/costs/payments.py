@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.clouds.lifecycle import Clock
 from orchestrator.clouds.power import Machine, Power, Provenance, Provider, Quote, Tariff
-from orchestrator.clouds.pricetable import freshest_quote
+from orchestrator.clouds.pricetable import freshest_quote, has_prices
 from orchestrator.clouds.provider import open_provider
 from orchestrator.costs.account import Account
 from orchestrator.costs.billing import Boot, Moment, Sight
@@ -93,6 +94,12 @@ class Payments:
 
     def quote(self) -> Quote | None:
         """The price from now on: the user's, else the cloud's, else the table's; else None."""
+        cloud, is_described = self.remote.cloud, self._machine is not None and self._machine.size
+        if self.remote.price is None and self.provider and cloud and not is_described:
+            # The table goes by its size. What is wrong with the cloud is told when it is asked.
+            with suppress(CloudError):
+                if has_prices(cloud.provider):
+                    self._machine = self.provider.describe()
         return self._quoted(self.provider.quote if self.provider else None)
 
     def asked_quote(self) -> Quote | None:

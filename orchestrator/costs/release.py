@@ -31,7 +31,7 @@ def release(
 
     try:
         link = open_link()
-    except (ConnectError, ConnectionLost) as error:
+    except (ConnectError, ConnectionLost, Refused) as error:
         reason = error  # `error` ends with this block
         yield lambda: warn(reason)
         return

@@ -12,7 +12,7 @@ from orchestrator.clouds.power import Provenance
 from orchestrator.costs.account import stints, works
 from orchestrator.costs.billing import Paid, paid
 from orchestrator.costs.cost import By, PricedRun
-from orchestrator.costs.money import priced_runs, recorded_costs
+from orchestrator.costs.money import costs_one_by_one, priced_runs, recorded_costs
 from orchestrator.costs.purse import Budget, month_start
 from orchestrator.errors import UsageError
 from orchestrator.records.ledger import Ledger, SessionEnd, SessionFact, SessionTerms
@@ -290,7 +290,8 @@ def apart_from_month(ledger: Ledger, remote: Remote) -> list[str]:
 def _spent_since(
     ledger: Ledger, since: datetime, now: datetime, remote: str | None = None
 ) -> dict[str, Decimal]:
-    """By currency, as far as prices are known; paid time, or runs' time where that is not counted.
+    """By currency, as far as prices are known; paid time, and runs outside of any: without a cloud
+    only what lies in a session is paid time.
 
     Args:
         remote: None for all.
@@ -304,4 +305,8 @@ def _spent_since(
         if row.key not in by_time and remote in (None, row.key):
             for currency, amount in row.total.by_currency:
                 spent[currency] += amount
+    for name, (start, stop), currency, amount in costs_one_by_one(ledger, by_time, since, now):
+        spans = ((s.started_at, s.ended_at) for s in counted if s.remote == name)
+        if not any(begun < stop and start < over for begun, over in spans):
+            spent[currency] += amount
     return spent
