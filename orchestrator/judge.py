@@ -48,7 +48,10 @@ def judge(result: Result, *, runs: bool = True) -> None:
             cause=f"train.yaml declares: {', '.join(empty[0].request.outputs)}",
             fix="let the script save the model under that name, beside itself",
         )
-    bad = [v for v in result.verdicts if v.outcome is not Outcome.GRADED]
+    # Also what was graded before: by a command that was cut off, or as another run's same model.
+    made = [v for run_id, v in result.made.items() if run_id not in result.old]
+    told = {(v.category, v.sha256): v for v in (*made, *result.verdicts)}
+    bad = [v for v in told.values() if v.outcome is not Outcome.GRADED]
     if bad:
         raise GradeBelow("; ".join(f"{v.category} {v.outcome.value}: {v.reason}" for v in bad))
     lacking = {one.category for one in result.standings if one.gradable and not one.can_grade}

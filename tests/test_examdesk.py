@@ -22,6 +22,7 @@ from orchestrator.exams.start import Begun, ExamTerms, start_exam
 from orchestrator.grades.standing import Exam
 from orchestrator.grades.verdict import Outcome, Verdict
 from orchestrator.records.ledger import ExamFact, Ledger
+from orchestrator.records.ledgerschema import sessions_file
 from orchestrator.screen.console import Console
 from orchestrator.settings.home import ledger_file, remotes_file
 from orchestrator.settings.spec import Job
@@ -401,3 +402,41 @@ def test_a_brief_is_broken_where_it_is_shown_and_not_where_it_was_written() -> N
         "--- category1 ---\n# Cars\nOne sentence, and another.\n\n"
         "- **Data**: `x` is float32.\n- **Input**: `(9,)`\n\nRules: none.\n"
     )
+
+
+def test_what_another_command_has_graded_meanwhile_keeps_that_grade(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks()
+    root = begin(tmp_path, clocks)
+    put(root, "category1", "3")
+    put(root, "category2", "4")
+    others: list[object] = []
+
+    def slowly(exam: Exam, wanted: Sequence[tuple[Job, str]], *_: object) -> list[Verdict]:
+        if not others:
+            others.append(exam)
+            with at_exam(root, clocks) as other:
+                other.submit("category2")
+        return by_first_digit(exam, wanted)
+
+    monkeypatch.setattr(Exam, "grade", slowly)
+    with at_exam(root, clocks) as desk:
+        desk.submit("category1")
+        points = {
+            attempt.fact.category: attempt.grade.points
+            for attempt in desk.book.attempts(desk.exam)
+            if attempt.grade is not None
+        }
+    assert points == {"category1": 3, "category2": 4}
+
+
+def test_looking_at_an_exam_writes_nothing_beside_the_ledger(home: Path, tmp_path: Path) -> None:
+    clocks = Clocks()
+    root = begin(tmp_path, clocks)
+    beside = sessions_file(ledger_file())
+    before = beside.read_bytes()
+    for _ in range(2):
+        with at_exam(root, clocks) as desk:
+            desk.status()
+    assert beside.read_bytes() == before

@@ -132,3 +132,18 @@ def test_a_spoilt_content_is_not_taken_for_code(root: Path, tmp_path: Path) -> N
         file.write_text("spoilt")
 
     assert PastCode(root / ".train").restore(digest, tmp_path / "back") == ["a/a.py"]
+
+
+def test_what_a_power_cut_or_a_kill_has_spoilt_is_dropped_and_kept_anew(root: Path) -> None:
+    digest = keep(root)
+    trees = root / ".train" / "code" / "trees"
+    (trees / digest).write_bytes(b"")
+    (trees / ".tmp-0011223344556677").write_bytes(b'{"half')
+    (root / "a" / "a.py").write_text("lr = 2\n")
+    second = keep(root)
+    assert [path.name for path in trees.iterdir()] == [second]
+
+    (trees / second).write_bytes(b"")
+    assert keep(root) == second
+    assert PastCode(root / ".train").restore(second, root / "back") == []
+    assert (root / "back" / "a" / "a.py").read_text() == "lr = 2\n"

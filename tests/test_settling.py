@@ -11,12 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import LaptopFull
+from orchestrator.errors import GradeBelow, LaptopFull
 from orchestrator.grades.settling import Result, Troubles, settle
 from orchestrator.grades.standing import Exam
-from orchestrator.records.ledger import ArtifactFact, Ledger, Reporter, RunEvent, RunFact
+from orchestrator.judge import judge
+from orchestrator.records.ledger import (
+    ArtifactFact,
+    Ledger,
+    Reporter,
+    RunEvent,
+    RunFact,
+    VerdictFact,
+)
 from orchestrator.records.mirror import Mirror, Mirrors
-from orchestrator.records.shelf import Shelf
+from orchestrator.records.shelf import Shelf, file_sha256
 from orchestrator.screen.tell import Silence, Teller
 from orchestrator.settings.spec import Job, Workspace
 from remote import clock
@@ -139,3 +147,22 @@ def test_of_many_files_the_first_are_told_and_then_their_number(exam: Exam) -> N
     settled(exam, mirror, JOB, told)
     assert len(told.steps) == 21
     assert told.steps[-1] == f"10 more are in {mirror.folder / 'outputs'}"
+
+
+def test_a_model_that_was_judged_before_is_not_ready_now_either(tmp_path: Path) -> None:
+    grader = tmp_path / "a" / "grader.py"
+    grader.parent.mkdir()
+    grader.write_text("x = 1")
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        exam = Exam(Workspace(tmp_path, (MODEL,)), ledger)
+        mirror = made(exam, MODEL)
+        versions = (("grader", str(file_sha256(grader))),)
+        ledger.add(
+            VerdictFact(
+                "1", str(tmp_path), "a", SHA256, "a-1", "invalid", None, "", None, (), True,
+                "no model", 4, versions, datetime.now(UTC),
+            )
+        )  # fmt: skip
+        result = settle(exam, [MODEL], [mirror], [], Troubles(Silence()), Silence(), best=True)
+    with pytest.raises(GradeBelow, match="a invalid: no model"):
+        judge(result)

@@ -157,12 +157,17 @@ class ExamDesk:
             return f"{error}: {error.fix}"
         found = {(verdict.category, verdict.sha256): verdict for verdict in verdicts}
         why = ""
-        for fact in open_ones:
-            verdict = found.get((fact.category, fact.sha256))
-            if verdict is None or verdict.outcome is Outcome.BROKEN:
-                why = verdict.reason if verdict else "its file or its grader is gone"
-            else:
-                self.book.keep(_grade(fact, verdict))
+        # Another command may have graded the same meanwhile: the first grade counts.
+        with alone(self._workspace.state / "handing-in"):
+            still_open = {a.fact for a in self.book.attempts(self.exam) if a.grade is None}
+            for fact in open_ones:
+                verdict = found.get((fact.category, fact.sha256))
+                if fact not in still_open:
+                    continue
+                if verdict is None or verdict.outcome is Outcome.BROKEN:
+                    why = verdict.reason if verdict else "its file or its grader is gone"
+                else:
+                    self.book.keep(_grade(fact, verdict))
         return why
 
     def status(self) -> ExamReport:

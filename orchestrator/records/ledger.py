@@ -409,9 +409,8 @@ class Ledger:
                 report stands, because no later word of a VM may rewrite what was recorded.
         """
         with translated(self.path), transaction(self._connection, "IMMEDIATE"):
-            for fact in facts:
-                self._add(fact)
-            if beside := [fact for fact in facts if isinstance(fact, MONEY)]:
+            new = [fact for fact in facts if self._add(fact)]
+            if beside := [fact for fact in new if isinstance(fact, MONEY)]:
                 # No workspace tells these; should the ledger be damaged, this file does.
                 _append(sessions_file(self.path), "".join(f"{_line(fact)}\n" for fact in beside))
         # Afterwards: whoever set the file aside before has not seen these, and who does it from
@@ -425,7 +424,8 @@ class Ledger:
         if _file(self.path) != self._file:
             raise _made_again(self.path)
 
-    def _add(self, fact: Fact) -> None:
+    def _add(self, fact: Fact) -> bool:
+        """Whether it was not there."""
         kind: type[Fact] = type(fact)
         table, key = TABLES[kind]
         try:
@@ -445,6 +445,7 @@ class Ledger:
                     f"the ledger already has another {table} {row[key[0]]}",
                     cause=f"recorded is {known}, and new is {fact}",
                 )
+        return added.rowcount > 0
 
     def runs(
         self,

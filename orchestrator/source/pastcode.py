@@ -42,9 +42,11 @@ class PastCode:
             OSError: it cannot be written.
         """
         manifest = self._manifest(code.digest)
-        if manifest.exists():
-            os.utime(manifest)
-            return
+        with suppress(FileNotFoundError):
+            # What a power cut spoilt is written anew.
+            if digest_of(manifest.read_bytes()) == code.digest:
+                os.utime(manifest)
+                return
         with alone(self.folder / "lock"):
             for path, entry in code.tree.items():
                 target = self._object(entry.sha256)
@@ -158,7 +160,11 @@ class PastCode:
         wanted: dict[str, int] = {}
         size_bytes = 0
         for number, manifest in enumerate(manifests):
-            tree = decode_tree(manifest.read_bytes())
+            data = manifest.read_bytes()
+            if digest_of(data) != manifest.name:
+                manifest.unlink()  # a kill or a power cut left it
+                continue
+            tree = decode_tree(data)
             new = {
                 entry.sha256: entry.size_bytes
                 for entry in tree.values()
@@ -167,7 +173,7 @@ class PastCode:
             size_bytes += sum(new.values()) + manifest.stat().st_size
             if number and size_bytes > limit_bytes:
                 for old in manifests[number:]:
-                    old.unlink()
+                    old.unlink(missing_ok=True)
                 break
             wanted |= new
         else:
