@@ -85,11 +85,12 @@ class History:
         ids = [fact.run_id for fact in facts]
         priced = priced_runs(self._ledger, ids)
         costs = gang_costs({run.usage.run_id: run.cost for run in priced})
+        verdicts = self._desk.trip.exam.verdicts(job) if facts else {}
         for fact in facts:
             if fact.run_id != chief_id(fact.run_id):
                 continue
             model = model_of(self._ledger, fact.run_id, job)
-            verdict = self._desk.trip.exam.verdict_on(job, model) if model else None
+            verdict = verdicts.get(model) if model else None
             events = self._ledger.events(fact.run_id)
             is_graded = verdict is not None and verdict.outcome is Outcome.GRADED
             yield Entry(

@@ -113,6 +113,22 @@ def test_ctrl_c_while_it_starts_says_that_nothing_stops_it(rented: Rented, tmp_p
     assert "train down k80" in said
 
 
+def test_a_budget_binds_from_when_the_price_was_said(rented: Rented, machine: SshServer) -> None:
+    rented.power = "running"
+    rented.laptop.ok("remote", "set", "k80", "--price", "")
+    rented.laptop.ok("a", "--remote", "k80")
+    refused = rented.laptop.train("session", "start", "k80", "--budget", "1")
+    assert refused.returncode == 6
+    assert "train remote set k80 --price 0.50" in refused.stderr
+
+    rented.laptop.ok("remote", "set", "k80", "--price", "3600")
+    rented.laptop.ok("session", "start", "k80", "--budget", "1")
+    time.sleep(1.1)
+    over = rented.laptop.train("a", "--remote", "k80", "-p", "x=2")
+    assert over.returncode == 6
+    assert "$1.00" in over.stderr
+
+
 def test_a_machine_of_ones_own_costs_nothing_between_two_sessions(
     rented: Rented, machine: SshServer
 ) -> None:

@@ -93,3 +93,24 @@ def test_the_table_is_asked_for_a_machine_that_was_not_described_yet(ledger: Led
         assert quote is not None
         assert (quote.per_hour, quote.source) == (row.per_hour, "table")
     assert len(asked) == 1
+
+
+def test_what_costs_nobody_knows_what_is_counted_from_when_the_user_says_it(
+    ledger: Ledger,
+) -> None:
+    noon = datetime(2026, 8, 1, 12, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    unknown = replace(REMOTE, price=None)
+    Payments(ledger, unknown, Silence(), at(noon)).by_login(hello("one", noon, 60.0), 0.0)
+    for turn in (1, 2):
+        now = noon + turn * hour
+        payments = Payments(ledger, REMOTE, Silence(), at(now))
+        payments.by_login(hello("one", now, 60.0 + turn * 3600), 0.0)
+    off = Machine(Power.STOPPED_FREE, since=noon + 3 * hour)
+    Payments(ledger, REMOTE, Silence(), at(noon + 4 * hour)).by_cloud(off, noon + 4 * hour)
+    first, second = stints(ledger, "k80", noon + 5 * hour)
+
+    assert (first.per_hour, first.ended_at) == (None, noon + hour)
+    assert (second.per_hour, second.started_at) == (Decimal("0.60"), noon + hour)
+    assert second.ended_at == noon + 3 * hour
+    assert not second.goes_on

@@ -98,6 +98,21 @@ class Account:
             if stint is not None:
                 self._ledger.add(_end_of(stint, end))
 
+    def price(self, at: datetime, quote: Quote) -> None:
+        """From now on, where what is open costs nobody knew what; what was before stays unknown."""
+        with self._ledger.at_once(writing=True):
+            stint = self._open()
+            if stint is None or stint.price_per_hour is not None or stint.started_at >= at:
+                return
+            now = Moment(at, Provenance.VM)
+            self._ledger.add(_end_of(stint, now), replace(self._begun(now, quote), minimum_s=0.0))
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether a stint is open of which nobody knew the price."""
+        stint = self._ledger.last_stint(self._remote.name)
+        return stint is not None and stint.price_per_hour is None and self._open() is not None
+
     def _begins(self, sight: Sight) -> bool:
         change = self._change(sight)
         return change.start is not None or change.missed is not None or bool(change.unseen)

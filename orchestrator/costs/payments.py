@@ -57,7 +57,7 @@ class Payments:
             went_off_at=stopped,
             reason=machine.reason,
         )
-        self._account.see(sight, self.quote)
+        self._see(sight)
 
     @property
     def is_spot(self) -> bool:
@@ -82,12 +82,17 @@ class Payments:
             ),
             boot=hello.boot_id,
         )
-        self._account.see(sight, self.quote)
+        self._see(sight)
 
     def open_here(self, at: datetime) -> None:
         """Count from now on, for a machine whose cloud nobody asks: a session begins."""
-        sight = Sight(at, Power.RUNNING, Provenance.VM, since=at)
+        self._see(Sight(at, Power.RUNNING, Provenance.VM, since=at))
+
+    def _see(self, sight: Sight) -> None:
         self._account.see(sight, self.quote)
+        # The user may have said it since, and budgets are to bind from then on.
+        if self._account.is_unpriced and (quote := self.known_quote()) is not None:
+            self._account.price(sight.at, quote)
 
     def close(self, at: datetime, source: Provenance, reason: str) -> None:
         self._account.close(Moment(at, source, reason))

@@ -126,12 +126,12 @@ def settle(
         tuple(exam.standing(job) for job in jobs if job.model is not None),
         troubles.first,
         {
-            mirror.run_id: verdict
+            mirror.run_id: known[sha256]
             for job in jobs
+            for known in [exam.verdicts(job)]
             for mirror in mirrors
             if mirror.request.job == job.name
-            and (sha256 := model_of(exam.ledger, mirror.run_id, job)) is not None
-            and (verdict := exam.verdict_on(job, sha256)) is not None
+            and (sha256 := model_of(exam.ledger, mirror.run_id, job)) in known
         },
         over=tuple(
             mirror

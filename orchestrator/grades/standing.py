@@ -145,8 +145,11 @@ class Exam:
 
     def verdict_on(self, job: Job, sha256: str) -> Verdict | None:
         """The last verdict on a model, by the grader that stands here now."""
-        fact = self._last_verdict(job, sha256)
-        return _as_verdict(fact) if fact else None
+        return self.verdicts(job).get(sha256)
+
+    def verdicts(self, job: Job) -> dict[str, Verdict]:
+        """The last one on each model, by its digest, by the grader that stands here now."""
+        return {fact.sha256: _as_verdict(fact) for fact in self._verdicts(job)}
 
     def adopt(self, job: Job) -> str | None:
         """Keep the model in the folder, wherever it came from, before anything replaces it."""
