@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -105,7 +104,4 @@ def test_who_closes_the_pipe_that_reads_a_command_ends_it(
             assert process.stderr is not None
             process.stderr.readline()
             process.stderr.close()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                pytest.fail("it goes on for nobody")
+            wait_until(lambda: process.poll() is not None, "its end, since nobody reads it")
