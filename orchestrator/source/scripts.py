@@ -16,5 +16,5 @@ def words_of(command: str) -> list[str]:
 
 def scripts_of(root: Path, command: str) -> Iterator[Path]:
     """The workspace's Python files among its words."""
-    words = words_of(command)
-    return (path for word in words if word.endswith(".py") and (path := root / word).is_file())
+    named = (root / word for word in words_of(command) if word.endswith(".py"))
+    return (path for path in named if path.is_relative_to(root) and path.is_file())
