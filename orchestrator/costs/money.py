@@ -125,7 +125,6 @@ def costs_one_by_one(
     """Of each run on these remotes that was submitted since then and has a price: its remote, its
     time, its currency and what it cost.
     """
-    _settle(ledger, now)
     with ledger.at_once():
         found = [
             (run.usage.remote, (run.usage.started_at, run.usage.ended_at or now), run.cost)

@@ -148,8 +148,8 @@ class PoolTrip:
         self._bring_home()
         self._leave_unheard()
         self._moving.settle_old()
-        homeless = self._spread.homeless()
-        if self._is_attached and homeless:
+        homeless = self._spread.homeless() if self._is_attached else {}
+        if homeless:
             self._check_ends(*homeless.popitem())
         else:
             open_works = self._spread.open
